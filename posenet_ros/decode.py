@@ -1,0 +1,337 @@
+"""Heatmaps, offsets and displacements -> poses, for one person or for many.
+
+The arithmetic is the reference's to the last bit: single-person positions in float32, everything
+of the multi-person decoder in float64, and the same order where scores are equal.
+
+Source: tfjs-models/posenet 2.2.2, single_pose/ and multi_pose/ (decode_multiple_poses.ts,
+decode_pose.ts, build_part_with_score_queue.ts, max_heap.ts); Papandreou et al., PersonLab,
+ECCV 2018, section 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+
+from posenet_ros.keypoints import KEYPOINT_NAMES, NUM_EDGES, NUM_KEYPOINTS, POSE_TREE
+
+LOCAL_MAXIMUM_RADIUS = 1
+OFFSET_REFINE_STEPS = 2
+
+_PARENTS = np.array([parent for parent, _ in POSE_TREE])
+_CHILDREN = np.array([child for _, child in POSE_TREE])
+
+
+@dataclass(frozen=True, eq=False)
+class Pose:
+    """One person. keypoints[i] and keypoint_scores[i] belong to KEYPOINT_NAMES[i]."""
+
+    score: float
+    keypoints: np.ndarray  # float64 (17, 2): x, y in pixels of the input or of the image
+    keypoint_scores: np.ndarray  # float64 (17,), 0 to 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """The reference's JSON shape: score, and keypoints with score, part and position."""
+        return {
+            'score': self.score,
+            'keypoints': [
+                {'score': score, 'part': part, 'position': {'x': x, 'y': y}}
+                for part, (x, y), score in zip(
+                    KEYPOINT_NAMES,
+                    self.keypoints.tolist(),
+                    self.keypoint_scores.tolist(),
+                    strict=True,
+                )
+            ],
+        }
+
+
+def decode_single_pose(heatmap_scores: np.ndarray, offsets: np.ndarray, output_stride: int) -> Pose:
+    """Takes every part where its heatmap is highest, for images with exactly one person.
+
+    Args:
+        heatmap_scores: float32 (h, w, 17), after the sigmoid.
+        offsets: float32 (h, w, 34): dy of the 17 parts, then dx, in input pixels.
+        output_stride: input pixels per heatmap cell.
+
+    Returns:
+        The pose, in input pixels. Its score is the mean of the 17 keypoint scores.
+    """
+    heatmap_scores, offsets = _checked_maps(heatmap_scores, offsets)
+    keypoints, scores = _single_pose(heatmap_scores, offsets, output_stride)
+    return Pose(_mean_score(scores), keypoints, scores)
+
+
+def decode_multiple_poses(
+    heatmap_scores: np.ndarray,
+    offsets: np.ndarray,
+    displacements_fwd: np.ndarray,
+    displacements_bwd: np.ndarray,
+    output_stride: int,
+    max_detections: float = 5,
+    score_threshold: float = 0.5,
+    nms_radius: float = 20,
+) -> list[Pose]:
+    """Finds everybody: starts at the highest local maxima and follows the displacements.
+
+    Args:
+        heatmap_scores: float32 (h, w, 17), after the sigmoid.
+        offsets: float32 (h, w, 34): dy of the 17 parts, then dx, in input pixels.
+        displacements_fwd: float32 (h, w, 32): dy of the 16 edges from parent to child, then dx.
+        displacements_bwd: float32 (h, w, 32): likewise from child to parent.
+        output_stride: input pixels per heatmap cell.
+        max_detections: stop at this many people.
+        score_threshold: lowest score of a part that starts a person.
+        nms_radius: in input pixels; a part this close to the same part of an earlier person
+            starts nobody and does not count in a pose's score.
+
+    Returns:
+        Poses in input pixels, in the order in which they were found.
+    """
+    heatmap_scores, offsets, displacements_fwd, displacements_bwd = _checked_maps(
+        heatmap_scores, offsets, displacements_fwd, displacements_bwd
+    )
+    keypoints, scores, pose_scores = _multiple_poses(
+        heatmap_scores,
+        offsets,
+        displacements_fwd,
+        displacements_bwd,
+        output_stride,
+        float(max_detections),
+        float(score_threshold),
+        float(nms_radius),
+    )
+    return [
+        Pose(float(score), keypoints[i], scores[i]) for i, score in enumerate(pose_scores.tolist())
+    ]
+
+
+def _checked_maps(*maps: np.ndarray) -> tuple[np.ndarray, ...]:
+    names = ('heatmap_scores', 'offsets', 'displacements_fwd', 'displacements_bwd')
+    channels = (NUM_KEYPOINTS, 2 * NUM_KEYPOINTS, 2 * NUM_EDGES, 2 * NUM_EDGES)
+    arrays = tuple(np.ascontiguousarray(value, np.float32) for value in maps)
+    for name, depth, array in zip(names, channels, arrays, strict=False):
+        if array.ndim != 3 or array.shape[2] != depth or array.size == 0:
+            raise ValueError(f'{name} has the shape {array.shape}; it should be (h, w, {depth})')
+        if array.shape[:2] != arrays[0].shape[:2]:
+            raise ValueError(
+                f'{name} is {array.shape[:2]} where heatmap_scores is {arrays[0].shape[:2]}'
+            )
+    return arrays
+
+
+def _mean_score(scores: np.ndarray) -> float:
+    # In the reference's order: numpy adds in pairs, which rounds otherwise.
+    total = 0.0
+    for score in scores.tolist():
+        total += score
+    return total / len(scores)
+
+
+@numba.njit(cache=True, nogil=True)
+def _single_pose(heatmap, offsets, stride):
+    height, width, parts = heatmap.shape
+    keypoints = np.empty((parts, 2), np.float64)
+    scores = np.empty(parts, np.float64)
+    for part in range(parts):
+        best_y, best_x = 0, 0
+        for y in range(height):
+            for x in range(width):
+                if heatmap[y, x, part] > heatmap[best_y, best_x, part]:
+                    best_y, best_x = y, x
+        keypoints[part, 0] = np.float32(best_x * stride) + offsets[best_y, best_x, part + parts]
+        keypoints[part, 1] = np.float32(best_y * stride) + offsets[best_y, best_x, part]
+        scores[part] = heatmap[best_y, best_x, part]
+    return keypoints, scores
+
+
+@numba.njit(cache=True, nogil=True)
+def _multiple_poses(
+    heatmap, offsets, displacements_fwd, displacements_bwd, stride, max_poses, threshold, nms_radius
+):
+    parts = heatmap.shape[2]
+    heap_scores, heap_cells, queued = _build_queue(heatmap, threshold)
+    capacity = int(min(np.ceil(max_poses), float(queued)))
+    keypoints = np.empty((capacity, parts, 2), np.float64)
+    scores = np.empty((capacity, parts), np.float64)
+    pose_scores = np.empty(capacity, np.float64)
+    squared_radius = nms_radius * nms_radius
+    found = 0
+    while found < max_poses and queued > 0:
+        y, x, root = _pop(heap_scores, heap_cells, queued)
+        queued -= 1
+        root_y = y * stride + float(offsets[y, x, root])
+        root_x = x * stride + float(offsets[y, x, root + parts])
+        if _near_earlier_pose(keypoints, found, root, root_y, root_x, squared_radius):
+            continue
+        _decode_pose(
+            heatmap,
+            offsets,
+            displacements_fwd,
+            displacements_bwd,
+            stride,
+            root,
+            root_y,
+            root_x,
+            float(heatmap[y, x, root]),
+            keypoints[found],
+            scores[found],
+        )
+        total = 0.0
+        for part in range(parts):
+            part_x, part_y = keypoints[found, part, 0], keypoints[found, part, 1]
+            if not _near_earlier_pose(keypoints, found, part, part_y, part_x, squared_radius):
+                total += scores[found, part]
+        pose_scores[found] = total / parts
+        found += 1
+    return keypoints[:found], scores[:found], pose_scores[:found]
+
+
+@numba.njit(cache=True, nogil=True)
+def _build_queue(heatmap, threshold):
+    """Max-heap of the local maxima at or above the threshold: scores, (y, x, part), count."""
+    height, width, parts = heatmap.shape
+    capacity = 256
+    heap_scores = np.empty(capacity, np.float32)
+    heap_cells = np.empty((capacity, 3), np.int64)
+    count = 0
+    for y in range(height):
+        for x in range(width):
+            for part in range(parts):
+                score = heatmap[y, x, part]
+                if not score >= threshold or not _is_local_maximum(heatmap, y, x, part, score):
+                    continue
+                if count == capacity:
+                    capacity *= 2
+                    heap_scores = _grown(heap_scores, np.empty(capacity, np.float32))
+                    heap_cells = _grown(heap_cells, np.empty((capacity, 3), np.int64))
+                heap_scores[count] = score
+                heap_cells[count, 0], heap_cells[count, 1], heap_cells[count, 2] = y, x, part
+                # Swim. The reference's heap starts at 0 and still halves: node 0 has one child.
+                node = count
+                while node > 0 and heap_scores[node // 2] < heap_scores[node]:
+                    _swap(heap_scores, heap_cells, node, node // 2)
+                    node //= 2
+                count += 1
+    return heap_scores, heap_cells, count
+
+
+@numba.njit(cache=True, nogil=True)
+def _grown(old, new):
+    new[: old.shape[0]] = old
+    return new
+
+
+@numba.njit(cache=True, nogil=True)
+def _is_local_maximum(heatmap, y, x, part, score):
+    """No neighbour is higher; equal neighbours are both maxima."""
+    for j in range(
+        max(0, y - LOCAL_MAXIMUM_RADIUS), min(heatmap.shape[0], y + LOCAL_MAXIMUM_RADIUS + 1)
+    ):
+        for i in range(
+            max(0, x - LOCAL_MAXIMUM_RADIUS), min(heatmap.shape[1], x + LOCAL_MAXIMUM_RADIUS + 1)
+        ):
+            if heatmap[j, i, part] > score:
+                return False
+    return True
+
+
+@numba.njit(cache=True, nogil=True)
+def _pop(heap_scores, heap_cells, count):
+    """Takes the highest of `count` entries off the heap; the caller counts one less."""
+    last = count - 1
+    _swap(heap_scores, heap_cells, 0, last)
+    node = 0
+    while 2 * node < last:
+        child = 2 * node
+        if child + 1 < last and heap_scores[child] < heap_scores[child + 1]:
+            child += 1
+        if not heap_scores[node] < heap_scores[child]:
+            break
+        _swap(heap_scores, heap_cells, node, child)
+        node = child
+    return heap_cells[last, 0], heap_cells[last, 1], heap_cells[last, 2]
+
+
+@numba.njit(cache=True, nogil=True)
+def _swap(heap_scores, heap_cells, a, b):
+    heap_scores[a], heap_scores[b] = heap_scores[b], heap_scores[a]
+    for i in range(3):
+        heap_cells[a, i], heap_cells[b, i] = heap_cells[b, i], heap_cells[a, i]
+
+
+@numba.njit(cache=True, nogil=True)
+def _near_earlier_pose(keypoints, found, part, y, x, squared_radius):
+    for pose in range(found):
+        dy = y - keypoints[pose, part, 1]
+        dx = x - keypoints[pose, part, 0]
+        if dy * dy + dx * dx <= squared_radius:
+            return True
+    return False
+
+
+@numba.njit(cache=True, nogil=True)
+def _decode_pose(
+    heatmap,
+    offsets,
+    displacements_fwd,
+    displacements_bwd,
+    stride,
+    root,
+    root_y,
+    root_x,
+    root_score,
+    keypoints,
+    scores,
+):
+    """Fills one pose from its root: backward along the tree first, then forward."""
+    reached = np.zeros(len(scores), np.bool_)
+    keypoints[root, 0], keypoints[root, 1] = root_x, root_y
+    scores[root] = root_score
+    reached[root] = True
+    for edge in range(len(_PARENTS) - 1, -1, -1):
+        source, target = _CHILDREN[edge], _PARENTS[edge]
+        if reached[source] and not reached[target]:
+            _traverse(
+                heatmap, offsets, displacements_bwd, stride, edge, source, target, keypoints, scores
+            )
+            reached[target] = True
+    for edge in range(len(_PARENTS)):
+        source, target = _PARENTS[edge], _CHILDREN[edge]
+        if reached[source] and not reached[target]:
+            _traverse(
+                heatmap, offsets, displacements_fwd, stride, edge, source, target, keypoints, scores
+            )
+            reached[target] = True
+
+
+@numba.njit(cache=True, nogil=True)
+def _traverse(heatmap, offsets, displacements, stride, edge, source, target, keypoints, scores):
+    """Sets `target` from `source`: along the displacement, then along the offsets, twice."""
+    height, width, parts = heatmap.shape
+    edges = displacements.shape[2] // 2
+    source_x, source_y = keypoints[source, 0], keypoints[source, 1]
+    row, column = _cell(source_y, stride, height), _cell(source_x, stride, width)
+    y = source_y + float(displacements[row, column, edge])
+    x = source_x + float(displacements[row, column, edge + edges])
+    for _ in range(OFFSET_REFINE_STEPS):
+        row, column = _cell(y, stride, height), _cell(x, stride, width)
+        y = row * stride + float(offsets[row, column, target])
+        x = column * stride + float(offsets[row, column, target + parts])
+    row, column = _cell(y, stride, height), _cell(x, stride, width)
+    keypoints[target, 0], keypoints[target, 1] = x, y
+    scores[target] = heatmap[row, column, target]
+
+
+@numba.njit(cache=True, nogil=True)
+def _cell(position, stride, size):
+    """The heatmap row or column nearest to a position, inside the map; 0 for NaN."""
+    cell = np.floor(position / stride + 0.5)
+    if not cell > 0:
+        return 0
+    if cell >= size - 1:
+        return size - 1
+    return int(cell)

@@ -1,0 +1,25 @@
+"""Everything that posenet_ros raises on purpose. Each message says what to do about it."""
+
+
+class PoseNetError(Exception):
+    """Base of all errors raised here."""
+
+
+class ConfigError(PoseNetError, ValueError):
+    """An option has a value that it cannot have."""
+
+
+class CheckpointError(PoseNetError):
+    """Weights could not be found, fetched or trusted."""
+
+
+class GraphError(PoseNetError):
+    """A tfjs graph cannot be read or converted."""
+
+
+class BackendError(PoseNetError):
+    """A backend cannot be had here, or failed while it ran."""
+
+
+class ImageError(PoseNetError, ValueError):
+    """An image cannot be used as it is."""

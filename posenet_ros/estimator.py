@@ -1,0 +1,224 @@
+"""PoseNet: an image goes in, poses come out. The stages in their order, and who owns them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from posenet_ros.backends import Backend, Heads
+from posenet_ros.checkpoint import fetch_checkpoint
+from posenet_ros.config import DecoderConfig, ModelConfig
+from posenet_ros.decode import Pose, decode_multiple_poses, decode_single_pose
+from posenet_ros.errors import BackendError, ConfigError
+from posenet_ros.preprocess import Letterbox, check_image, preprocess
+from posenet_ros.tfjs_graph import load_graph
+
+BACKENDS = ('auto', 'onnxruntime')
+PRECISIONS = ('fp32',)
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Seconds that the stages of one batch took."""
+
+    preprocess: float
+    inference: float
+    decode: float
+
+
+class PoseNet:
+    """A loaded model. Use it from one thread at a time; close it, or use it in a with block."""
+
+    def __init__(self, config: ModelConfig, backend: Backend, model_sha256: str) -> None:
+        self.config = config
+        self.backend = backend
+        self.model_sha256 = model_sha256
+        self.input_height, self.input_width = config.valid_resolution
+        self.stage_times = StageTimes(0.0, 0.0, 0.0)
+        self._input = np.zeros((1, self.input_height, self.input_width, 3), np.float32)
+
+    @classmethod
+    def load(
+        cls,
+        config: ModelConfig | None = None,
+        backend: str = 'auto',
+        precision: str | None = None,
+        num_threads: int = 0,
+    ) -> PoseNet:
+        """Fetches the weights where needed, converts them and makes the model ready to run.
+
+        Args:
+            config: which model; None is the reference's default model.
+            backend: onnxruntime (CPU), or auto for the best that works here.
+            precision: fp32. None takes the precision that runs fastest with the checkpoint's
+                weights as they are: on the CPU always fp32, as in the reference.
+            num_threads: CPU threads of one inference; 0 is one per core.
+
+        Raises:
+            ConfigError: an option has a value that it cannot have.
+            CheckpointError: the weights cannot be had, or are not what they should be.
+            GraphError: the checkpoint's graph is not a PoseNet graph.
+            BackendError: the backend cannot run here.
+        """
+        config = ModelConfig() if config is None else config
+        if backend not in BACKENDS:
+            raise ConfigError(f'Invalid backend {backend}. Should be one of {",".join(BACKENDS)}')
+        if precision not in (None, *PRECISIONS):
+            raise ConfigError(
+                f'Invalid precision {precision}. Should be one of {",".join(PRECISIONS)}'
+            )
+        if num_threads < 0:
+            raise ConfigError(f'Invalid num_threads {num_threads}. Should be 0 or more')
+        height, width = config.valid_resolution
+        if height < 1 or width < 1:
+            raise ConfigError(
+                f'Invalid inputResolution {config.input_resolution}. It makes a network input of '
+                f'{width} x {height} pixels, which should be at least 1 x 1'
+            )
+        checkpoint = fetch_checkpoint(config)
+
+        # Imported where used: the library's other parts do not need them, and they take a while.
+        from posenet_ros.backends.onnxruntime import OnnxRuntimeBackend
+        from posenet_ros.onnx_export import export_onnx
+
+        model = export_onnx(
+            load_graph(checkpoint.graph_path),
+            height,
+            width,
+            config.output_stride,
+            config.tfjs_dilations,
+        )
+        net = cls(
+            config, OnnxRuntimeBackend(model.SerializeToString(), num_threads), checkpoint.sha256
+        )
+        net._warm_up()
+        return net
+
+    def estimate_single_pose(self, image: np.ndarray, flip_horizontal: bool = False) -> Pose:
+        """The pose of the one person in the image.
+
+        Args:
+            image: uint8 RGB, (H, W, 3).
+            flip_horizontal: mirror the x coordinates.
+
+        Returns:
+            The pose in image pixels. There is always one, however low its score.
+
+        Raises:
+            ImageError: the image is not uint8 RGB, or has no pixels.
+            BackendError: the network could not be run.
+        """
+        config = DecoderConfig(flip_horizontal, decoding_method='single-person')
+        return self.estimate([image], config)[0][0]
+
+    def estimate_multiple_poses(
+        self,
+        image: np.ndarray,
+        flip_horizontal: bool = False,
+        max_detections: float = 5,
+        score_threshold: float = 0.5,
+        nms_radius: float = 20,
+    ) -> list[Pose]:
+        """The poses of everybody in the image.
+
+        Args:
+            image: uint8 RGB, (H, W, 3).
+            flip_horizontal: mirror the x coordinates.
+            max_detections: most people to find.
+            score_threshold: lowest heatmap score that starts a person, 0 to 1.
+            nms_radius: two people closer than this at the same part are one; in pixels of the
+                network input.
+
+        Returns:
+            The poses in image pixels, the strongest root keypoint first; empty when nobody is
+            there.
+
+        Raises:
+            ConfigError: an option has a value that it cannot have.
+            ImageError: the image is not uint8 RGB, or has no pixels.
+            BackendError: the network could not be run.
+        """
+        config = DecoderConfig(flip_horizontal, max_detections, score_threshold, nms_radius)
+        return self.estimate([image], config)[0]
+
+    def estimate(self, images: list[np.ndarray], config: DecoderConfig) -> list[list[Pose]]:
+        """Runs several images, of any sizes, as one batch.
+
+        Args:
+            images: uint8 RGB, (H, W, 3) each, of any strides: BGR passes as image[..., ::-1].
+            config: how to decode.
+
+        Returns:
+            The poses of each image, in its pixels.
+
+        Raises:
+            ImageError: an image is not uint8 RGB, or has no pixels.
+            BackendError: the network could not be run, or gave numbers that are not finite.
+        """
+        for image in images:
+            check_image(image)
+        started = time.perf_counter()
+        if len(images) > len(self._input):
+            self._input = np.zeros((len(images), *self._input.shape[1:]), np.float32)
+        batch = self._input[: len(images)]
+        letterboxes = [
+            Letterbox.fit(image.shape[0], image.shape[1], self.input_height, self.input_width)
+            for image in images
+        ]
+        for image, letterbox, tensor in zip(images, letterboxes, batch, strict=True):
+            preprocess(image, letterbox, self.config.architecture, tensor)
+        prepared = time.perf_counter()
+        heads = self.backend.run(batch)
+        inferred = time.perf_counter()
+        results = [
+            [
+                _placed(pose, letterbox, config.flip_horizontal)
+                for pose in self._decode(heads, i, config)
+            ]
+            for i, letterbox in enumerate(letterboxes)
+        ]
+        decoded = time.perf_counter()
+        self.stage_times = StageTimes(prepared - started, inferred - prepared, decoded - inferred)
+        return results
+
+    def close(self) -> None:
+        """Frees the backend. The model cannot be used afterwards."""
+        self.backend.close()
+
+    def __enter__(self) -> PoseNet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _decode(self, heads: Heads, index: int, config: DecoderConfig) -> list[Pose]:
+        stride = self.config.output_stride
+        maps = [head[index] for head in heads]
+        if config.decoding_method == 'single-person':
+            return [decode_single_pose(maps[0], maps[1], stride)]
+        return decode_multiple_poses(
+            maps[0],
+            maps[1],
+            maps[2],
+            maps[3],
+            stride,
+            config.max_detections,
+            config.score_threshold,
+            config.nms_radius,
+        )
+
+    def _warm_up(self) -> None:
+        """Compiles, or loads from numba's cache, all that a live frame will run."""
+        image = np.zeros((4, 4, 3), np.uint8)
+        for view in (image, image[..., ::-1], np.zeros((4, 4, 4), np.uint8)[..., :3]):
+            self.estimate([view], DecoderConfig(decoding_method='single-person'))
+        self.estimate([image], DecoderConfig(score_threshold=0.0))
+
+
+def _placed(pose: Pose, letterbox: Letterbox, flip_horizontal: bool) -> Pose:
+    keypoints = letterbox.to_image(pose.keypoints, flip_horizontal)
+    if not np.isfinite(keypoints).all() or not np.isfinite(pose.keypoint_scores).all():
+        raise BackendError('the network gave numbers that are not finite')
+    return Pose(pose.score, keypoints, pose.keypoint_scores)
