@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # Whoever read our output has seen enough. Python would complain again at exit.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 0
     return 0
 
@@ -163,9 +163,7 @@ def _estimate(options: argparse.Namespace) -> None:
             result = []
             for frame in _with_progress(_photos(options.input), len(images_in(options.input))):
                 poses = poses_of(frame.image)
-                result.append(
-                    {'image': frame.name, 'poses': [pose.to_dict() for pose in poses]}
-                )
+                result.append({'image': frame.name, 'poses': [pose.to_dict() for pose in poses]})
                 if options.draw is not None:
                     write_image(options.draw / frame.name, draw_poses(frame.image, poses))
         else:

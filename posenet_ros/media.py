@@ -128,7 +128,7 @@ class VideoWriter:
             codec = 'MJPG' if self._path.suffix.lower() == '.avi' else 'mp4v'
             self._writer = cv2.VideoWriter(
                 str(self._part),
-                cv2.VideoWriter_fourcc(*codec),
+                cv2.VideoWriter.fourcc(*codec),
                 self._fps,
                 (image.shape[1], image.shape[0]),
             )

@@ -1,0 +1,182 @@
+"""One camera of the node: its topics, its newest camera_info, its statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+from visualization_msgs.msg import MarkerArray
+
+from posenet_ros.decode import Pose
+from posenet_ros.draw import draw_poses
+from posenet_ros.msg import PoseArray
+from posenet_ros.ros.diagnostics import CameraStatistics
+from posenet_ros.ros.images import compressed_to_rgb, cv_bridge, image_message, image_to_rgb
+from posenet_ros.ros.markers import PixelPlane, calibrated, pose_markers
+from posenet_ros.ros.messages import pose_array
+
+IMAGE_QOS = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
+)
+POSES_QOS = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE
+)
+
+
+class Camera:
+    """Topics of one camera. Publishers live as long as it; subscriptions while it is subscribed.
+
+    Args:
+        node: that owns the topics.
+        name: prefix of the topics; empty for none.
+        compressed: subscribe to CompressedImage.
+    """
+
+    def __init__(self, node: LifecycleNode, name: str, compressed: bool) -> None:
+        self.name = name
+        self.statistics = CameraStatistics()
+        self._node = node
+        self._compressed = compressed
+        self._prefix = f'{name}/' if name else ''
+        self._subscriptions: list = []
+        self._camera_info: CameraInfo | None = None
+        self._poses = self._publisher(PoseArray, 'poses', POSES_QOS)
+        self._markers = self._publisher(MarkerArray, 'markers', POSES_QOS)
+        self._annotated = self._publisher(
+            Image, 'image_annotated', QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
+        )
+
+    # Input.
+
+    def subscribe(self, on_image: Callable[[Camera, Image | CompressedImage], None]) -> None:
+        """Starts to receive images and camera_info."""
+        node = self._node
+        topic = f'{self._prefix}image_raw'
+        if self._compressed:
+            # As image_transport does: the base topic is remapped first, then extended.
+            topic = f'{node.resolve_topic_name(topic)}/compressed'
+
+        def receive(message: Image | CompressedImage) -> None:
+            self.statistics.image_received()
+            on_image(self, message)
+
+        self._subscriptions = [
+            node.create_subscription(
+                CompressedImage if self._compressed else Image,
+                topic,
+                receive,
+                _copy(IMAGE_QOS),
+                event_callbacks=SubscriptionEventCallbacks(
+                    incompatible_qos=lambda event: self._warn_of_qos(0)
+                ),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            ),
+            node.create_subscription(
+                CameraInfo,
+                f'{self._prefix}camera_info',
+                self._on_camera_info,
+                _copy(IMAGE_QOS),
+                event_callbacks=SubscriptionEventCallbacks(
+                    incompatible_qos=lambda event: self._warn_of_qos(1)
+                ),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            ),
+        ]
+
+    def unsubscribe(self) -> None:
+        """Stops receiving."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+
+    def to_rgb(self, message: Image | CompressedImage) -> np.ndarray:
+        """The pixels of a message; see images.py."""
+        if self._compressed:
+            return compressed_to_rgb(message)
+        return image_to_rgb(message, cv_bridge())
+
+    # Output.
+
+    def publish_poses(self, header: Header, image: np.ndarray, poses: Sequence[Pose]) -> None:
+        self._poses.publish(pose_array(header, image.shape[1], image.shape[0], poses))
+
+    def overlays_wanted(self) -> bool:
+        """Whether anybody looks at the markers or the annotated image."""
+        return (
+            self._markers.get_subscription_count() > 0
+            or self._annotated.get_subscription_count() > 0
+        )
+
+    def publish_overlays(
+        self,
+        header: Header,
+        image: np.ndarray,
+        poses: Sequence[Pose],
+        *,
+        min_keypoint_score: float,
+        distance: float,
+        plane_width: float,
+    ) -> None:
+        """Builds and publishes the markers and the annotated image, each if somebody looks."""
+        height, width = image.shape[:2]
+        if self._markers.get_subscription_count() > 0:
+            info = self._camera_info
+            if info is not None and calibrated(info):
+                plane = PixelPlane.of_camera(info, width, height, distance)
+            else:
+                plane = PixelPlane.uncalibrated(width, height, distance, plane_width)
+            self._markers.publish(pose_markers(header, poses, plane, min_keypoint_score))
+        if self._annotated.get_subscription_count() > 0:
+            canvas = draw_poses(np.array(image, order='C'), poses, min_keypoint_score)
+            self._annotated.publish(image_message(header, canvas, 'rgb8'))
+
+    def destroy(self) -> None:
+        """Gives up all topics."""
+        self.unsubscribe()
+        for publisher in (self._poses, self._markers, self._annotated):
+            self._node.destroy_publisher(publisher)
+
+    # Helpers.
+
+    def _publisher(self, kind: type, name: str, qos: QoSProfile):
+        return self._node.create_publisher(
+            kind,
+            f'~/{self._prefix}{name}',
+            _copy(qos),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+
+    def _on_camera_info(self, info: CameraInfo) -> None:
+        self._camera_info = info
+
+    def _warn_of_qos(self, index: int) -> None:
+        """Names both sides: who offers what, and what we ask for."""
+        if index >= len(self._subscriptions):
+            return
+        subscription = self._subscriptions[index]
+        ours = subscription.qos_profile
+        offers = ', '.join(
+            f'{info.node_namespace.rstrip("/")}/{info.node_name} offers '
+            f'{_describe(info.qos_profile)}'
+            for info in self._node.get_publishers_info_by_topic(subscription.topic_name)
+        )
+        self._node.get_logger().warning(
+            f'{subscription.topic_name}: a publisher has a QoS that we cannot receive with; '
+            f'{offers or "a publisher has left again"}; we ask for {_describe(ours)}. Change it '
+            f'with the parameter qos_overrides.{subscription.topic_name}.subscription.reliability'
+        )
+
+
+def _copy(qos: QoSProfile) -> QoSProfile:
+    # rclpy writes the overrides into the profile that it is given.
+    return QoSProfile(history=qos.history, depth=qos.depth, reliability=qos.reliability)
+
+
+def _describe(qos: QoSProfile) -> str:
+    return f'{qos.reliability.name.lower()}, {qos.durability.name.lower()}'

@@ -1,0 +1,134 @@
+"""What /diagnostics says: rates, drops and why, latency and the time of each stage."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+
+@dataclass
+class Window:
+    """What one camera did since the last report."""
+
+    seconds: float
+    received: int = 0
+    processed: int = 0
+    people: int = 0
+    dropped: Counter = field(default_factory=Counter)  # reason -> frames, since the start
+    dropped_now: int = 0  # frames, in this window
+    samples: dict[str, list[float]] = field(default_factory=dict)  # latency and stages, in s
+    last_image_age: float | None = None
+
+
+class CameraStatistics:
+    """Counts of one camera. Written by the executor and the worker, read by the reporter."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._started = time.monotonic()
+        self._last_image: float | None = None
+        self._received = self._processed = self._people = self._dropped_now = 0
+        self._dropped: Counter = Counter()
+        self._samples: dict[str, list[float]] = defaultdict(list)
+
+    def image_received(self) -> None:
+        with self._lock:
+            self._received += 1
+            self._last_image = time.monotonic()
+
+    def image_dropped(self, reason: str) -> int:
+        """Counts a frame that was not processed. Returns how many there were for this reason."""
+        with self._lock:
+            self._dropped[reason] += 1
+            self._dropped_now += 1
+            return self._dropped[reason]
+
+    def image_processed(self, people: int, seconds: Mapping[str, float]) -> None:
+        """Counts a published frame, with its latency and the time of its stages."""
+        with self._lock:
+            self._processed += 1
+            self._people = people
+            for name, value in seconds.items():
+                self._samples[name].append(value)
+
+    def start_window(self) -> Window:
+        """What happened since the last call."""
+        with self._lock:
+            now = time.monotonic()
+            window = Window(
+                seconds=max(now - self._started, 1e-9),
+                received=self._received,
+                processed=self._processed,
+                people=self._people,
+                dropped=Counter(self._dropped),
+                dropped_now=self._dropped_now,
+                samples=dict(self._samples),
+                last_image_age=None if self._last_image is None else now - self._last_image,
+            )
+            self._started = now
+            self._received = self._processed = self._dropped_now = 0
+            self._samples = defaultdict(list)
+            return window
+
+
+def camera_status(
+    name: str, hardware_id: str, window: Window, active: bool, thresholds: Mapping[str, Any]
+) -> DiagnosticStatus:
+    """One camera's status while the model is loaded.
+
+    Args:
+        name: of the status.
+        hardware_id: what the model runs on.
+        window: what the camera did.
+        active: whether images are expected.
+        thresholds: the parameters of the group diagnostics.
+    """
+    problems: list[tuple[bytes, str]] = []
+    latencies = window.samples.get('latency', [])
+    p95 = float(np.percentile(latencies, 95)) if latencies else 0.0
+    if active:
+        age = window.last_image_age
+        if age is None:
+            problems.append((DiagnosticStatus.WARN, 'no image has come yet'))
+        elif age > thresholds['image_timeout']:
+            problems.append((DiagnosticStatus.WARN, f'no image for {age:.1f} s'))
+        if p95 > thresholds['latency_error']:
+            problems.append((DiagnosticStatus.ERROR, f'latency {p95:.3f} s'))
+        elif p95 > thresholds['latency_warn']:
+            problems.append((DiagnosticStatus.WARN, f'latency {p95:.3f} s'))
+        if window.received and window.dropped_now / window.received > thresholds['drop_ratio_warn']:
+            problems.append(
+                (
+                    DiagnosticStatus.WARN,
+                    f'{window.dropped_now} of {window.received} images dropped',
+                )
+            )
+    level = max((level for level, _ in problems), default=DiagnosticStatus.OK)
+    message = '; '.join(text for _, text in problems) or ('running' if active else 'paused')
+    values = {
+        'rate in (Hz)': f'{window.received / window.seconds:.1f}',
+        'rate out (Hz)': f'{window.processed / window.seconds:.1f}',
+        'people': str(window.people),
+        'dropped': str(sum(window.dropped.values())),
+    }
+    values.update((f'dropped: {reason}', str(n)) for reason, n in sorted(window.dropped.items()))
+    for stage, seconds in window.samples.items():
+        p50, p95, worst = np.percentile(seconds, [50, 95, 100]) * 1000
+        values[f'{stage} p50/p95/max (ms)'] = f'{p50:.1f} / {p95:.1f} / {worst:.1f}'
+    return status(name, hardware_id, level, message, values)
+
+
+def status(
+    name: str, hardware_id: str, level: bytes, message: str, values: Mapping[str, str]
+) -> DiagnosticStatus:
+    pairs: Sequence[KeyValue] = [KeyValue(key=key, value=value) for key, value in values.items()]
+    return DiagnosticStatus(
+        level=level, name=name, message=message, hardware_id=hardware_id, values=pairs
+    )

@@ -1,0 +1,186 @@
+"""Publishes a photo, a folder of photos, a video or a camera: for demos, tests and dry runs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from posenet_ros.errors import ConfigError, PoseNetError
+from posenet_ros.media import VIDEO_SUFFIXES, Video, images_in, read_image
+from posenet_ros.ros.declaration import declare_parameters
+from posenet_ros.ros.images import image_message
+from posenet_ros.ros.parameters import ParameterSpec
+
+# OpenCV conversion from RGB to each encoding that can be published.
+ENCODINGS = {
+    'rgb8': None,
+    'bgr8': cv2.COLOR_RGB2BGR,
+    'rgba8': cv2.COLOR_RGB2RGBA,
+    'bgra8': cv2.COLOR_RGB2BGRA,
+    'mono8': cv2.COLOR_RGB2GRAY,
+}
+
+PARAMETERS = (
+    ParameterSpec(
+        'source', '', 'Photo, folder of photos, video file, or number of a camera.', 'input'
+    ),
+    ParameterSpec(
+        'rate',
+        0.0,
+        'Images per second; 0 is the rate of the video, and 10 for photos.',
+        'input',
+        range=(0.0, 1000.0),
+    ),
+    ParameterSpec('loop', True, 'Begin again at the end; otherwise exit there.', 'input'),
+    ParameterSpec(
+        'encoding', 'rgb8', 'Encoding of the images.', 'input', choices=tuple(ENCODINGS)
+    ),
+    ParameterSpec('frame_id', 'camera_optical_frame', 'Frame of the headers.', 'input'),
+    ParameterSpec(
+        'compressed', False, 'Also publish JPEG on image_raw/compressed.', 'input'
+    ),
+    ParameterSpec(
+        'horizontal_fov',
+        60.0,
+        'Horizontal field of view that camera_info claims, in degrees.',
+        'input',
+        range=(1.0, 179.0),
+    ),
+    ParameterSpec(
+        'wait_for_subscribers',
+        0,
+        'Publish nothing until image_raw has this many subscribers.',
+        'input',
+        range=(0, 100),
+    ),
+)  # fmt: skip
+
+PHOTO_RATE = 10.0
+
+
+class ImageSource(Node):
+    """Publishes image_raw and camera_info at a rate.
+
+    Args:
+        on_end: called when the source has ended and does not loop.
+
+    Raises:
+        ConfigError, ImageError: the source cannot be published.
+    """
+
+    def __init__(self, on_end: Callable[[], None], **kwargs: Any) -> None:
+        super().__init__('image_source', **kwargs)
+        self._on_end = on_end
+        values = self._values = declare_parameters(self, PARAMETERS)
+        self._video: Video | None = None
+        self._images, own_rate = self._open(values['source'])
+        rate = values['rate'] or own_rate
+        # Best effort, as camera drivers publish; reliable where a parameter says so.
+        qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+        options: dict[str, Any] = {
+            'qos_overriding_options': QoSOverridingOptions.with_default_policies()
+        }
+        self._publisher = self.create_publisher(Image, 'image_raw', qos, **options)
+        self._info_publisher = self.create_publisher(CameraInfo, 'camera_info', qos, **options)
+        self._compressed_publisher = None
+        if values['compressed']:
+            topic = f'{self.resolve_topic_name("image_raw")}/compressed'
+            self._compressed_publisher = self.create_publisher(
+                CompressedImage, topic, qos, **options
+            )
+        self._started = False
+        self._timer = self.create_timer(
+            1.0 / rate, self._publish, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+        self.get_logger().info(f'publishing {values["source"]} at {rate:g} Hz')
+
+    def destroy_node(self) -> None:
+        if self._video is not None:
+            self._video.close()
+        super().destroy_node()
+
+    def _open(self, source: str) -> tuple[Iterator[np.ndarray], float]:
+        """The images to come, and their natural rate."""
+        loop = self._values['loop']
+        if not source:
+            raise ConfigError(
+                'Invalid source. Should be a photo, a folder of photos, a video file, or the '
+                'number of a camera: -p source:=photo.jpg'
+            )
+        path = Path(source).expanduser()
+        if source.isdigit() or path.suffix.lower() in VIDEO_SUFFIXES:
+            camera_or_file: Path | int = int(source) if source.isdigit() else path
+            self._video = Video(camera_or_file)
+            return self._video_frames(camera_or_file, loop), self._video.fps
+        paths = images_in(path) if path.is_dir() else [path]
+        if len(paths) == 1:
+            image = read_image(paths[0])
+            return (itertools.repeat(image) if loop else iter([image])), PHOTO_RATE
+        order = itertools.cycle(paths) if loop else iter(paths)
+        return (read_image(path) for path in order), PHOTO_RATE
+
+    def _video_frames(self, source: Path | int, loop: bool) -> Iterator[np.ndarray]:
+        while self._video is not None:
+            count = 0
+            for frame in self._video:
+                count += 1
+                yield frame.image
+            if not loop or not count:
+                return
+            self._video.close()
+            self._video = Video(source)
+
+    def _publish(self) -> None:
+        if not self._started:
+            wanted = self._values['wait_for_subscribers']
+            if self._publisher.get_subscription_count() < wanted:
+                return
+            self._started = True
+        try:
+            image = next(self._images, None)
+        except PoseNetError as error:
+            self.get_logger().warning(str(error))
+            return
+        if image is None:
+            self._timer.cancel()
+            self._on_end()
+            return
+        header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._values['frame_id'])
+        encoding = self._values['encoding']
+        conversion = ENCODINGS[encoding]
+        pixels = image if conversion is None else cv2.cvtColor(image, conversion)
+        self._info_publisher.publish(self._camera_info(header, image))
+        self._publisher.publish(image_message(header, pixels, encoding))
+        if self._compressed_publisher is not None:
+            _, jpeg = cv2.imencode('.jpg', image[..., ::-1])
+            message = CompressedImage(header=header, format='rgb8; jpeg compressed bgr8')
+            message.data.frombytes(jpeg.tobytes())
+            self._compressed_publisher.publish(message)
+
+    def _camera_info(self, header: Header, image: np.ndarray) -> CameraInfo:
+        """A pinhole camera that looks through the middle of the image."""
+        height, width = image.shape[:2]
+        focal = width / 2 / math.tan(math.radians(self._values['horizontal_fov']) / 2)
+        x, y = (width - 1) / 2, (height - 1) / 2
+        return CameraInfo(
+            header=header,
+            height=height,
+            width=width,
+            distortion_model='plumb_bob',
+            d=[0.0] * 5,
+            k=[focal, 0.0, x, 0.0, focal, y, 0.0, 0.0, 1.0],
+            r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+            p=[focal, 0.0, x, 0.0, 0.0, focal, y, 0.0, 0.0, 0.0, 1.0, 0.0],
+        )

@@ -1,0 +1,214 @@
+"""sensor_msgs images <-> numpy arrays, without a copy wherever the pixels allow it.
+
+cv_bridge does what needs computing where it can be imported and is right; our own converter does
+the same elsewhere, to the same pixels. Honours encoding, step and is_bigendian.
+
+Sources: sensor_msgs/image_encodings.hpp; cv_bridge.cpp (colours first, then 16 bits to 8 with a
+factor of 255 / 65535).
+"""
+
+from __future__ import annotations
+
+import array
+import functools
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from posenet_ros.errors import ImageError
+
+# Channels and bits of each encoding that is pixels in a row.
+_PACKED = {
+    'rgb8': (3, 8), 'bgr8': (3, 8), 'rgba8': (4, 8), 'bgra8': (4, 8), 'mono8': (1, 8),
+    'rgb16': (3, 16), 'bgr16': (3, 16), 'rgba16': (4, 16), 'bgra16': (4, 16), 'mono16': (1, 16),
+    '8UC1': (1, 8), '8UC3': (3, 8), '8UC4': (4, 8),
+}  # fmt: skip
+
+# OpenCV names a Bayer pattern by its second row: its BG is the pattern that starts R G.
+_BAYER = {
+    'bayer_rggb': cv2.COLOR_BayerBG2RGB,
+    'bayer_bggr': cv2.COLOR_BayerRG2RGB,
+    'bayer_gbrg': cv2.COLOR_BayerGR2RGB,
+    'bayer_grbg': cv2.COLOR_BayerGB2RGB,
+}
+
+_YUV422 = {
+    'yuv422': cv2.COLOR_YUV2RGB_UYVY,
+    'uyvy': cv2.COLOR_YUV2RGB_UYVY,
+    'yuv422_yuy2': cv2.COLOR_YUV2RGB_YUY2,
+    'yuyv': cv2.COLOR_YUV2RGB_YUY2,
+}
+
+_YUV420 = {'nv12': cv2.COLOR_YUV2RGB_NV12, 'nv21': cv2.COLOR_YUV2RGB_NV21}
+
+ENCODINGS = (
+    *_PACKED,
+    *(f'{pattern}{bits}' for bits in (8, 16) for pattern in _BAYER),
+    *_YUV422,
+    *_YUV420,
+)
+
+# What cv_bridge knows and has to compute.
+_FOR_CV_BRIDGE = (
+    'mono16', 'rgb16', 'bgr16', 'rgba16', 'bgra16', 'yuv422', 'yuv422_yuy2',
+    *(f'{pattern}{bits}' for bits in (8, 16) for pattern in _BAYER),
+)  # fmt: skip
+
+
+class _CvBridge(Protocol):
+    def imgmsg_to_cv2(self, message: Any, desired_encoding: str) -> np.ndarray: ...
+
+
+@functools.cache
+def cv_bridge() -> _CvBridge | None:
+    """The distribution's cv_bridge; None where it is missing or broken."""
+    try:
+        from cv_bridge import CvBridge
+
+        return CvBridge()
+    except Exception:  # a cv_bridge built for another numpy or OpenCV fails in many ways
+        return None
+
+
+def image_to_rgb(message: Image, bridge: _CvBridge | None = None) -> np.ndarray:
+    """The pixels of an Image.
+
+    Args:
+        message: sensor_msgs/Image.
+        bridge: cv_bridge() to let cv_bridge convert what needs computing.
+
+    Returns:
+        uint8 RGB (H, W, 3): for 8-bit colour and mono images a view of the message, of whatever
+        strides; otherwise an array of its own.
+
+    Raises:
+        ImageError: the image has no pixels, an encoding that is not known, or less data than its
+            size needs.
+    """
+    encoding = message.encoding
+    _check(message)
+    if encoding in _PACKED and _PACKED[encoding][1] == 8:
+        return _packed_to_rgb(_rows(message, *_PACKED[encoding]), encoding)
+    if bridge is not None and encoding in _FOR_CV_BRIDGE and _suits_cv_bridge(message):
+        try:
+            return bridge.imgmsg_to_cv2(message, desired_encoding='rgb8')
+        except Exception:  # its errors share no class; ours converts the same
+            pass
+    if encoding in _PACKED:
+        return _packed_to_rgb(_rows(message, *_PACKED[encoding]), encoding)
+    if encoding in _YUV422:
+        return cv2.cvtColor(_contiguous(_rows(message, 2, 8)), _YUV422[encoding])
+    if encoding in _YUV420:
+        return cv2.cvtColor(_contiguous(_rows(message, 1, 8)[..., 0]), _YUV420[encoding])
+    mosaic = _rows(message, 1, 16 if encoding.endswith('16') else 8)[..., 0]
+    native = _contiguous(mosaic).astype(mosaic.dtype.newbyteorder('='), copy=False)
+    return _to_8_bits(cv2.cvtColor(native, _BAYER[encoding[:10]]))
+
+
+def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
+    """The pixels of a JPEG or PNG CompressedImage, as uint8 RGB (H, W, 3).
+
+    Raises:
+        ImageError: the data is not an image that can be decoded.
+    """
+    data = np.frombuffer(message.data, np.uint8)
+    # As image_transport does, an orientation in the file is ignored: camera_info knows of none.
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(data, flags) if data.size else None
+    if image is None:
+        raise ImageError(
+            f'{data.size} bytes of format {message.format!r} cannot be decoded as JPEG or PNG'
+        )
+    return image[..., ::-1]
+
+
+def image_message(header: Header, pixels: np.ndarray, encoding: str) -> Image:
+    """A message of 8-bit pixels, (H, W) or (H, W, channels), already in `encoding`."""
+    height, width = pixels.shape[:2]
+    # rclpy takes an array.array as it is; an ndarray it would check byte by byte.
+    data = array.array('B')
+    data.frombytes(np.ascontiguousarray(pixels).data.cast('B'))
+    message = Image(header=header, height=height, width=width, encoding=encoding)
+    message.step = len(data) // height
+    message.data = data
+    return message
+
+
+def _check(message: Image) -> None:
+    encoding, height, width = message.encoding, message.height, message.width
+    if encoding not in ENCODINGS:
+        raise ImageError(f'unknown encoding {encoding!r}; known are {", ".join(ENCODINGS)}')
+    if height == 0 or width == 0:
+        raise ImageError(f'the image has no pixels: it is {width} x {height}')
+    if encoding in _YUV422 and width % 2:
+        raise ImageError(f'{encoding} has two pixels to a sample; the width {width} is odd')
+    if encoding in _YUV420 and (width % 2 or height % 2):
+        raise ImageError(
+            f'{encoding} has 2 x 2 pixels to a sample; the size {width} x {height} is odd'
+        )
+    row_bytes = width * _pixel_bytes(encoding)
+    if message.step < row_bytes:
+        raise ImageError(
+            f'step {message.step} is less than the {row_bytes} bytes of a row of {width} '
+            f'{encoding} pixels'
+        )
+    # The last row need not be padded.
+    needed = message.step * (_num_rows(message) - 1) + row_bytes
+    if len(message.data) < needed:
+        raise ImageError(
+            f'{len(message.data)} bytes of data where {width} x {height} {encoding} pixels with '
+            f'step {message.step} need {needed}'
+        )
+
+
+def _pixel_bytes(encoding: str) -> int:
+    if encoding in _PACKED:
+        channels, bits = _PACKED[encoding]
+        return channels * bits // 8
+    return 2 if encoding in _YUV422 or encoding.endswith('16') else 1
+
+
+def _num_rows(message: Image) -> int:
+    # Below the brightness rows, half as many of interleaved colour.
+    return message.height * 3 // 2 if message.encoding in _YUV420 else message.height
+
+
+def _rows(message: Image, channels: int, bits: int) -> np.ndarray:
+    """A view of the data as (rows, width, channels), without what pads the rows."""
+    dtype = np.dtype('u1' if bits == 8 else '>u2' if message.is_bigendian else '<u2')
+    return np.ndarray(
+        (_num_rows(message), message.width, channels),
+        dtype,
+        buffer=message.data,
+        strides=(message.step, channels * dtype.itemsize, dtype.itemsize),
+    )
+
+
+def _packed_to_rgb(pixels: np.ndarray, encoding: str) -> np.ndarray:
+    if pixels.shape[2] == 1:
+        # The one channel three times over, by strides alone.
+        rgb = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+    elif encoding.startswith(('bgr', '8UC')):  # OpenCV's plain colour images are BGR
+        rgb = pixels[..., 2::-1]
+    else:
+        rgb = pixels[..., :3]
+    return _to_8_bits(rgb)
+
+
+def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
+    if pixels.dtype == np.uint8:
+        return pixels
+    # round(value * 255 / 65535), exactly
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _contiguous(rows: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(rows)
+
+
+def _suits_cv_bridge(message: Image) -> bool:
+    """cv_bridge shears rows whose padding is not whole pixels, and big-endian fails on numpy 2."""
+    return not message.is_bigendian and message.step % _pixel_bytes(message.encoding) == 0

@@ -1,0 +1,114 @@
+"""Poses as rviz markers: joints and bones of each person, in the camera's optical frame.
+
+With a camera_info every joint lies on the camera's ray through its pixel, so that rviz's Camera
+display draws it exactly over the picture. Source of the projection: sensor_msgs/CameraInfo, P.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from geometry_msgs.msg import Point
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import ColorRGBA, Header
+from visualization_msgs.msg import Marker, MarkerArray
+
+from posenet_ros.decode import Pose
+from posenet_ros.draw import person_colour
+from posenet_ros.keypoints import SKELETON
+
+JOINT_METRES = 0.05
+BONE_METRES = 0.025
+LABEL_METRES = 0.12
+
+
+@dataclass(frozen=True)
+class PixelPlane:
+    """Maps pixels onto a plane across the optical axis (x right, y down, z forward; metres)."""
+
+    focal_x: float
+    focal_y: float
+    centre_x: float
+    centre_y: float
+    distance: float
+
+    @classmethod
+    def of_camera(cls, info: CameraInfo, width: int, height: int, distance: float) -> PixelPlane:
+        """The plane of a calibrated camera; `width` and `height` are the image's, in pixels."""
+        focal_x, focal_y, centre_x, centre_y = info.p[0], info.p[5], info.p[2], info.p[6]
+        if not (focal_x > 0 and focal_y > 0):
+            focal_x, focal_y, centre_x, centre_y = info.k[0], info.k[4], info.k[2], info.k[5]
+        # An image scaled since calibration fills the same view.
+        scale_x = width / info.width if info.width else 1.0
+        scale_y = height / info.height if info.height else 1.0
+        return cls(
+            focal_x * scale_x, focal_y * scale_y, centre_x * scale_x, centre_y * scale_y, distance
+        )
+
+    @classmethod
+    def uncalibrated(
+        cls, width: int, height: int, distance: float, plane_width: float
+    ) -> PixelPlane:
+        """A plane on which the whole image is `plane_width` metres wide, centred on the axis."""
+        focal = width * distance / plane_width
+        return cls(focal, focal, (width - 1) / 2, (height - 1) / 2, distance)
+
+    def points(self, pixels: np.ndarray) -> list[Point]:
+        """Points of (n, 2) pixels."""
+        scaled = (pixels - (self.centre_x, self.centre_y)) / (self.focal_x, self.focal_y)
+        return [Point(x=x, y=y, z=self.distance) for x, y in (scaled * self.distance).tolist()]
+
+
+def calibrated(info: CameraInfo | None) -> bool:
+    """Whether a camera_info says where the pixels look; uncalibrated cameras publish zeros."""
+    return info is not None and (info.p[0] > 0 < info.p[5] or info.k[0] > 0 < info.k[4])
+
+
+def pose_markers(
+    header: Header, poses: Sequence[Pose], plane: PixelPlane, min_keypoint_score: float
+) -> MarkerArray:
+    """Joints, bones and a label per person, after removing those of the last image.
+
+    Args:
+        header: of the image.
+        poses: in pixels of the image; person i keeps the ids and the colour of number i.
+        plane: where the pixels lie in space.
+        min_keypoint_score: joints below it, and their bones, are left out.
+    """
+    markers = [Marker(header=header, action=Marker.DELETEALL)]
+    for index, pose in enumerate(poses):
+        seen = pose.keypoint_scores >= min_keypoint_score
+        if not seen.any():
+            continue
+        points = plane.points(pose.keypoints)
+        red, green, blue = (channel / 255 for channel in person_colour(index))
+        colour = ColorRGBA(r=red, g=green, b=blue, a=1.0)
+
+        joints = _marker(header, 'joints', index, Marker.SPHERE_LIST, JOINT_METRES, colour)
+        joints.points = [point for point, visible in zip(points, seen, strict=True) if visible]
+        markers.append(joints)
+
+        bones = _marker(header, 'bones', index, Marker.LINE_LIST, BONE_METRES, colour)
+        bones.points = [points[end] for bone in SKELETON if seen[list(bone)].all() for end in bone]
+        if bones.points:
+            markers.append(bones)
+
+        label = _marker(header, 'label', index, Marker.TEXT_VIEW_FACING, LABEL_METRES, colour)
+        top = min(joints.points, key=lambda point: point.y)
+        label.pose.position = Point(x=top.x, y=top.y - 2 * LABEL_METRES, z=top.z)
+        label.text = f'{index + 1}: {pose.score:.2f}'
+        markers.append(label)
+    return MarkerArray(markers=markers)
+
+
+def _marker(
+    header: Header, namespace: str, index: int, kind: int, size: float, colour: ColorRGBA
+) -> Marker:
+    marker = Marker(
+        header=header, ns=namespace, id=index, type=kind, action=Marker.ADD, color=colour
+    )
+    marker.pose.orientation.w = 1.0
+    marker.scale.x = marker.scale.y = marker.scale.z = size
+    return marker

@@ -1,0 +1,57 @@
+"""Poses and the model as posenet_ros messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from std_msgs.msg import Header
+
+from posenet_ros.decode import Pose
+from posenet_ros.estimator import PoseNet
+from posenet_ros.keypoints import KEYPOINT_NAMES, SKELETON
+from posenet_ros.msg import Keypoint, ModelInfo, PersonPose, PoseArray
+
+
+def pose_array(header: Header, width: int, height: int, poses: Sequence[Pose]) -> PoseArray:
+    """The message for one image.
+
+    Args:
+        header: of the image; used as it is.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+        poses: in pixels of the image.
+    """
+    return PoseArray(
+        header=header,
+        image_width=width,
+        image_height=height,
+        poses=[_person_pose(pose) for pose in poses],
+    )
+
+
+def _person_pose(pose: Pose) -> PersonPose:
+    keypoints = [
+        Keypoint(id=index, x=x, y=y, score=score)
+        for index, ((x, y), score) in enumerate(
+            zip(pose.keypoints.tolist(), pose.keypoint_scores.tolist(), strict=True)
+        )
+    ]
+    return PersonPose(track_id=PersonPose.UNTRACKED, score=pose.score, keypoints=keypoints)
+
+
+def model_info(net: PoseNet) -> ModelInfo:
+    """What ~/model_info says of a loaded model."""
+    config = net.config
+    return ModelInfo(
+        architecture=config.architecture,
+        multiplier=float(config.multiplier),
+        output_stride=config.output_stride,
+        input_width=net.input_width,
+        input_height=net.input_height,
+        precision=net.backend.precision,
+        backend=net.backend.name,
+        device=net.backend.device,
+        model_sha256=net.model_sha256,
+        keypoint_names=list(KEYPOINT_NAMES),
+        skeleton_edges=[part for bone in SKELETON for part in bone],
+    )

@@ -1,0 +1,356 @@
+"""The node: images in, poses out. A lifecycle node around PoseNet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.time import Time
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from std_srvs.srv import SetBool
+
+from posenet_ros.decode import Pose
+from posenet_ros.errors import BackendError, ConfigError, ImageError, PoseNetError
+from posenet_ros.estimator import PoseNet
+from posenet_ros.msg import ModelInfo
+from posenet_ros.ros.camera import Camera
+from posenet_ros.ros.declaration import declare_parameters
+from posenet_ros.ros.diagnostics import camera_status, status
+from posenet_ros.ros.mailbox import Mailbox
+from posenet_ros.ros.messages import model_info
+from posenet_ros.ros.parameters import (
+    LIVE_GROUPS,
+    PARAMETERS,
+    SPECS,
+    checked_values,
+    decoder_config,
+    model_config,
+)
+from posenet_ros.ros.worker import ModelWorker, Worker
+
+WARN_EVERY_SECONDS = 5.0
+STOP_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """What the markers and the annotated image of one frame are made from."""
+
+    header: Header
+    image: np.ndarray
+    poses: list[Pose]
+
+
+class PoseNetNode(LifecycleNode):
+    """Unconfigured: parameters. Inactive: a loaded model. Active: images become poses.
+
+    Three threads: the executor's receives and puts the newest image of each camera into a mailbox;
+    the model's takes what waits, runs it and publishes the poses; the overlay's draws for whoever
+    looks, so that drawing never delays a pose.
+
+    Args:
+        stop_requested: tells a long configure that the process is to end.
+    """
+
+    def __init__(
+        self,
+        *,
+        stop_requested: Callable[[], bool] = lambda: False,
+        node_name='posenet_node',
+        **kwargs,
+    ) -> None:
+        super().__init__(node_name, **kwargs)
+        self._stop_requested = stop_requested
+        self._active = False
+        self._enabled = True
+        self._trouble = ''  # why the last configure failed
+        self._cameras: dict[str, Camera] = {}
+        self._net: PoseNet | None = None
+        self._model_worker: ModelWorker | None = None
+        self._overlay_worker: Worker | None = None
+        self._frames: Mailbox[Image | CompressedImage] = Mailbox()
+        self._overlays: Mailbox[Overlay] = Mailbox()
+        self._model_info: Publisher | None = None
+
+        self._values = declare_parameters(self, PARAMETERS)
+        self._decoder = decoder_config(self._values)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._enable_service = self.create_service(SetBool, '~/enable', self._on_enable)
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        # Once a second of real time, also while simulated time stands still.
+        self._diagnostics_timer = self.create_timer(
+            1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+
+    # Lifecycle.
+
+    def autostart(self) -> None:
+        """Configures and activates, if the parameter autostart says so."""
+        if not self._values['autostart']:
+            return
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            self._configure()
+        except PoseNetError as error:
+            self._release()
+            self._trouble = str(error)
+            self.get_logger().error(f'cannot configure: {error}')
+            return TransitionCallbackReturn.FAILURE
+        self._trouble = ''
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._active = True
+        self._apply_enabled()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._pause()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._release()
+        self.get_logger().error(f'an error while {state.label}; the node is unconfigured again')
+        return TransitionCallbackReturn.SUCCESS
+
+    def destroy_node(self) -> None:
+        self._release()
+        super().destroy_node()
+
+    @property
+    def stopped_cleanly(self) -> bool:
+        """False while a model that hangs in loading keeps its thread."""
+        return self._model_worker is None
+
+    def _configure(self) -> None:
+        values = self._values
+        config = model_config(values)
+        names = values['cameras']
+        if not names or len(set(names)) != len(names):
+            raise ConfigError(f'Invalid cameras {names}. Should be one name or more, all different')
+        started = time.monotonic()
+        self._frames, self._overlays = Mailbox(), Mailbox()
+        self._model_worker = ModelWorker(
+            lambda: PoseNet.load(
+                config, values['backend'], values['precision'] or None, values['num_threads']
+            ),
+            self._frames,
+            self._process,
+            self._report_unexpected,
+        )
+        net = self._net = self._model_worker.start_and_load(self._stop_requested)
+        self._overlay_worker = Worker(
+            'posenet_overlay', self._overlays, self._draw, self._report_unexpected
+        )
+        self._overlay_worker.start()
+        compressed = values['image_transport'] == 'compressed'
+        self._cameras = {name: Camera(self, name, compressed) for name in names}
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._model_info = self.create_publisher(ModelInfo, '~/model_info', latched)
+        self._model_info.publish(model_info(net))
+        if config.architecture == 'MobileNetV1' and config.quant_bytes == 1:
+            self.get_logger().warning(
+                'quant_bytes 1: the published MobileNetV1 weights of 1 byte are broken and find '
+                'nobody; 2 and 4 work'
+            )
+        self.get_logger().info(
+            f'{config.architecture} {config.multiplier:g} at stride {config.output_stride}, input '
+            f'{net.input_width} x {net.input_height}, {net.backend.precision} with '
+            f'{net.backend.name} on {net.backend.device}: ready in '
+            f'{time.monotonic() - started:.1f} s'
+        )
+
+    def _pause(self) -> None:
+        self._active = False
+        for camera in self._cameras.values():
+            camera.unsubscribe()
+        self._frames.clear()
+        self._overlays.clear()
+
+    def _release(self) -> None:
+        """Frees everything that configure made, in whatever state it was left."""
+        self._pause()
+        if self._model_worker is not None and self._model_worker.stop(STOP_SECONDS):
+            self._model_worker = None
+        if self._overlay_worker is not None:
+            self._overlay_worker.stop()
+            self._overlay_worker = None
+        self._net = None
+        for camera in self._cameras.values():
+            camera.destroy()
+        self._cameras = {}
+        if self._model_info is not None:
+            self.destroy_publisher(self._model_info)
+            self._model_info = None
+
+    # Images in: the executor's thread.
+
+    def _on_image(self, camera: Camera, message: Image | CompressedImage) -> None:
+        if self._frames.put(camera.name, message):
+            camera.statistics.image_dropped('newer image came')
+
+    # Poses out: the model's thread.
+
+    def _process(self, net: PoseNet, frames: dict[str, Image | CompressedImage]) -> None:
+        started = time.perf_counter()
+        decoder = self._decoder
+        cameras, headers, images = [], [], []
+        for name, message in frames.items():
+            camera = self._cameras[name]
+            try:
+                images.append(camera.to_rgb(message))
+            except ImageError as error:
+                self._warn_of_dropped(camera, 'broken image', error)
+                continue
+            cameras.append(camera)
+            headers.append(message.header)
+        if not images:
+            return
+        converted = time.perf_counter()
+        try:
+            results = net.estimate(images, decoder)
+        except BackendError as error:
+            for camera in cameras:
+                self._warn_of_dropped(camera, 'inference failed', error)
+            return
+        times = net.stage_times
+        for camera, header, image, poses in zip(cameras, headers, images, results, strict=True):
+            if not self._active:
+                return
+            publishing = time.perf_counter()
+            camera.publish_poses(header, image, poses)
+            published = time.perf_counter()
+            stages = {
+                'convert': converted - started,
+                'preprocess': times.preprocess,
+                'inference': times.inference,
+                'decode': times.decode,
+                'publish': published - publishing,
+            }
+            stamp = Time.from_msg(header.stamp, clock_type=self.get_clock().clock_type)
+            if stamp.nanoseconds:
+                latency = (self.get_clock().now() - stamp).nanoseconds / 1e9
+                stages = {'latency': latency, **stages}
+            camera.statistics.image_processed(len(poses), stages)
+            if camera.overlays_wanted():
+                self._overlays.put(camera.name, Overlay(header, image, poses))
+
+    def _warn_of_dropped(self, camera: Camera, reason: str, error: PoseNetError) -> None:
+        count = camera.statistics.image_dropped(reason)
+        name = f'{camera.name}: ' if camera.name else ''
+        self.get_logger().warning(
+            f'{name}image dropped, {reason} ({count} so far): {error}',
+            throttle_duration_sec=WARN_EVERY_SECONDS,
+        )
+
+    def _report_unexpected(self, error: Exception) -> None:
+        self.get_logger().error(
+            f'unexpected {type(error).__name__}: {error}', throttle_duration_sec=WARN_EVERY_SECONDS
+        )
+
+    # Overlays: their own thread.
+
+    def _draw(self, overlays: dict[str, Overlay]) -> None:
+        values = self._values
+        for name, overlay in overlays.items():
+            self._cameras[name].publish_overlays(
+                overlay.header,
+                overlay.image,
+                overlay.poses,
+                min_keypoint_score=values['min_keypoint_score'],
+                distance=values['marker_distance'],
+                plane_width=values['marker_plane_width'],
+            )
+
+    # Services, parameters, diagnostics: the executor's thread.
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response):
+        self._enabled = request.data
+        self._apply_enabled()
+        response.success = True
+        response.message = 'enabled' if self._enabled else 'paused; the model stays loaded'
+        return response
+
+    def _apply_enabled(self) -> None:
+        for camera in self._cameras.values():
+            camera.unsubscribe()
+            if self._active and self._enabled:
+                camera.subscribe(self._on_image)
+
+    def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        """Takes all of a set, or refuses all of it with the reason."""
+        changes = {p.name: p.value for p in parameters if p.name in SPECS}
+        try:
+            values = {**self._values, **checked_values(changes)}
+            locked = [
+                name
+                for name in changes
+                if SPECS[name].group not in LIVE_GROUPS
+                and values[name] != self._values[name]
+                and self._model_worker is not None
+            ]
+            if locked:
+                raise ConfigError(
+                    f'{", ".join(locked)} cannot change while the model is loaded; deactivate and '
+                    'clean up first'
+                )
+            decoder = decoder_config(values)
+            if self._model_worker is None and any(SPECS[n].group == 'model' for n in changes):
+                model_config(values)
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        self._values, self._decoder = values, decoder
+        return SetParametersResult(successful=True)
+
+    def _report(self) -> None:
+        name = self.get_fully_qualified_name().lstrip('/')
+        net = self._net
+        statuses = []
+        if self._trouble:
+            statuses.append(status(name, '', DiagnosticStatus.ERROR, self._trouble, {}))
+        elif net is None:
+            statuses.append(status(name, '', DiagnosticStatus.OK, 'no model is loaded', {}))
+        else:
+            model = {
+                'backend': net.backend.name,
+                'precision': net.backend.precision,
+                'model': f'{net.config.architecture} {net.config.multiplier:g} '
+                f'stride {net.config.output_stride}, {net.input_width} x {net.input_height}',
+            }
+            for camera in self._cameras.values():
+                report = camera_status(
+                    f'{name}: {camera.name}' if camera.name else name,
+                    net.backend.device,
+                    camera.statistics.start_window(),
+                    self._active and self._enabled,
+                    self._values,
+                )
+                report.values = [
+                    *report.values,
+                    *status('', '', DiagnosticStatus.OK, '', model).values,
+                ]
+                statuses.append(report)
+        message = DiagnosticArray(status=statuses)
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)

@@ -1,0 +1,226 @@
+"""Every parameter of the node, from one table: declared, described, checked and documented by it.
+
+The table itself needs no ROS: launch files and the documentation read it too. The model's and the
+decoder's entries come from the fields of ModelConfig and DecoderConfig.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, fields
+from typing import Any, Literal
+
+from posenet_ros.config import DecoderConfig, ModelConfig
+from posenet_ros.draw import MIN_KEYPOINT_SCORE
+from posenet_ros.errors import ConfigError
+from posenet_ros.estimator import BACKENDS, PRECISIONS
+
+Group = Literal['model', 'decoder', 'input', 'output', 'diagnostics']
+
+# Groups that can be set at any time; the others only while the node is unconfigured.
+LIVE_GROUPS: tuple[Group, ...] = ('decoder', 'output', 'diagnostics')
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """One parameter: what it is called, what it means, what it may be."""
+
+    name: str
+    default: Any
+    help: str
+    group: Group
+    range: tuple[float, float] | None = None
+    choices: tuple[Any, ...] = ()
+
+    @property
+    def type_name(self) -> str:
+        if self.name == 'input_resolution':
+            return 'int or int[2]'
+        if isinstance(self.default, list):
+            return 'string[]'
+        return {bool: 'bool', int: 'int', float: 'double', str: 'string'}[type(self.default)]
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words; empty where the type says it all."""
+        if self.choices:
+            return 'one of ' + ', '.join(repr(c) if c == '' else str(c) for c in self.choices)
+        if self.range:
+            return f'{self.range[0]} to {self.range[1]}'
+        return ''
+
+    def checked(self, value: Any) -> Any:
+        """The value in the parameter's own type.
+
+        Raises:
+            ConfigError: it is of another type, not among the choices or out of range.
+        """
+        value = self._typed(value)
+        if self.choices and value not in self.choices:
+            raise ConfigError(f'Invalid {self.name} {value!r}. Should be {self.allowed}')
+        if self.range:
+            for number in value if isinstance(value, tuple) else (value,):
+                if not self.range[0] <= number <= self.range[1]:
+                    raise ConfigError(f'Invalid {self.name} {number}. Should be {self.allowed}')
+        return value
+
+    def _typed(self, value: Any) -> Any:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if self.name == 'input_resolution':
+            if isinstance(value, int) and is_number:
+                return value
+            sizes = () if isinstance(value, (str, bytes)) or is_number else tuple(value or ())
+            if len(sizes) == 2 and all(isinstance(size, int) for size in sizes):
+                return sizes
+        elif isinstance(self.default, list):
+            if not isinstance(value, (str, bytes)) and all(isinstance(v, str) for v in value):
+                return list(value)
+        elif isinstance(self.default, float):
+            if is_number:
+                return float(value)
+        elif type(value) is type(self.default):
+            return value
+        raise ConfigError(f'Invalid {self.name} {value!r}. Should be of type {self.type_name}')
+
+
+def _from_field(field: Field, group: Group) -> ParameterSpec:
+    # ROS parameters have one type and no None; multiplier's default is a float of its own kind.
+    default = '' if field.default is None else field.default
+    if isinstance(default, float):
+        default = float(default)
+    limits = field.metadata.get('range')
+    # Choices that depend on each other are left to ModelConfig, whose messages say how.
+    return ParameterSpec(field.name, default, field.metadata['help'], group, limits)
+
+
+PARAMETERS: tuple[ParameterSpec, ...] = (
+    *(_from_field(field, 'model') for field in fields(ModelConfig)),
+    ParameterSpec(
+        'backend',
+        'auto',
+        'What runs the network: onnxruntime (CPU), or auto for the best that works here.',
+        'model',
+        choices=BACKENDS,
+    ),
+    ParameterSpec(
+        'precision',
+        '',
+        'Arithmetic of the network. Empty takes what suits the backend and quant_bytes.',
+        'model',
+        choices=('', *PRECISIONS),
+    ),
+    ParameterSpec(
+        'num_threads',
+        0,
+        'CPU threads of one inference; 0 is one per core.',
+        'model',
+        range=(0, 256),
+    ),
+    *(_from_field(field, 'decoder') for field in fields(DecoderConfig)),
+    ParameterSpec(
+        'autostart',
+        True,
+        'Configure and activate at start, without a lifecycle manager.',
+        'input',
+    ),
+    ParameterSpec(
+        'image_transport',
+        'raw',
+        'raw subscribes to image_raw; compressed to image_raw/compressed (JPEG or PNG).',
+        'input',
+        choices=('raw', 'compressed'),
+    ),
+    ParameterSpec(
+        'cameras',
+        [''],
+        'Names of the cameras that share the model. A camera NAME has the topics NAME/image_raw, '
+        'NAME/camera_info, ~/NAME/poses and so on; the empty name has them without a prefix.',
+        'input',
+    ),
+    ParameterSpec(
+        'min_keypoint_score',
+        MIN_KEYPOINT_SCORE,
+        'Keypoints below this score are left out of ~/markers and ~/image_annotated. ~/poses '
+        'always has all of them.',
+        'output',
+        range=(0.0, 1.0),
+    ),
+    ParameterSpec(
+        'marker_distance',
+        2.0,
+        'Distance from the camera, in metres along the optical axis, at which ~/markers are '
+        'drawn. PoseNet sees in 2D: the true distance is not known.',
+        'output',
+        range=(0.01, 1000.0),
+    ),
+    ParameterSpec(
+        'marker_plane_width',
+        2.0,
+        'Width of the whole image in metres at marker_distance, where no camera_info tells.',
+        'output',
+        range=(0.01, 1000.0),
+    ),
+    ParameterSpec(
+        'latency_warn',
+        0.2,
+        'Diagnostics warn when the p95 of stamp-to-publish latency is above this. Seconds.',
+        'diagnostics',
+        range=(0.0, 3600.0),
+    ),
+    ParameterSpec(
+        'latency_error',
+        1.0,
+        'Diagnostics report an error when the p95 of the latency is above this. Seconds.',
+        'diagnostics',
+        range=(0.0, 3600.0),
+    ),
+    ParameterSpec(
+        'image_timeout',
+        2.0,
+        'Diagnostics warn when no image has come for this long while active. Seconds.',
+        'diagnostics',
+        range=(0.0, 3600.0),
+    ),
+    ParameterSpec(
+        'drop_ratio_warn',
+        0.5,
+        'Diagnostics warn when more than this part of the last second\'s images was not '
+        'processed, for whatever reason.',
+        'diagnostics',
+        range=(0.0, 1.0),
+    ),
+)  # fmt: skip
+
+SPECS = {spec.name: spec for spec in PARAMETERS}
+
+
+def checked_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of known parameters in their own types.
+
+    Raises:
+        ConfigError: one of them cannot be had.
+    """
+    return {name: SPECS[name].checked(value) for name, value in values.items()}
+
+
+def model_config(values: Mapping[str, Any]) -> ModelConfig:
+    """The ModelConfig that the parameters describe.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    options: dict[str, Any] = {field.name: values[field.name] for field in fields(ModelConfig)}
+    if options['architecture'] == 'ResNet50' and options['multiplier'] == 0.75:
+        # The parameter's default; ResNet50 has no multiplier to choose.
+        del options['multiplier']
+    options['model_url'] = options['model_url'] or None
+    return ModelConfig(**options)
+
+
+def decoder_config(values: Mapping[str, Any]) -> DecoderConfig:
+    """The DecoderConfig that the parameters describe.
+
+    Raises:
+        ConfigError: it cannot be had.
+    """
+    return DecoderConfig(**{field.name: values[field.name] for field in fields(DecoderConfig)})

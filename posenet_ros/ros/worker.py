@@ -1,0 +1,106 @@
+"""Threads that take what waits in a mailbox. One of them owns the model, and its CUDA context."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from posenet_ros.errors import BackendError
+from posenet_ros.estimator import PoseNet
+from posenet_ros.ros.mailbox import Item, Mailbox
+
+Resource = TypeVar('Resource')
+
+
+class Worker(Generic[Item]):
+    """A thread that hands everything that waits to `process`, until it is stopped.
+
+    Args:
+        name: of the thread.
+        mailbox: where the work comes from; closed by stop().
+        process: takes what waited, by key. What it raises goes to `report`, and work goes on.
+        report: takes an exception that nobody expected.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        mailbox: Mailbox[Item],
+        process: Callable[[dict[str, Item]], None],
+        report: Callable[[Exception], None],
+    ) -> None:
+        self._mailbox = mailbox
+        self._process = process
+        self._report = report
+        # A daemon, so that a load that hangs cannot keep the process alive after Ctrl-C.
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """Ends the thread after the work in hand. Returns whether it ended in time."""
+        self._mailbox.close()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while (waiting := self._mailbox.take()) is not None:
+            try:
+                self._process(waiting)
+            except Exception as error:  # the thread outlives whatever one frame does
+                self._report(error)
+
+
+class ModelWorker(Worker[Item]):
+    """The worker that owns the model: loads it, runs it and frees it, all in its own thread."""
+
+    def __init__(
+        self,
+        load: Callable[[], PoseNet],
+        mailbox: Mailbox[Item],
+        process: Callable[[PoseNet, dict[str, Item]], None],
+        report: Callable[[Exception], None],
+    ) -> None:
+        super().__init__('posenet_model', mailbox, self._process_with_model, report)
+        self._load = load
+        self._process_model = process
+        self._loaded = threading.Event()
+        self._net: PoseNet | None = None
+        self._error: BaseException | None = None
+
+    def start_and_load(self, cancelled: Callable[[], bool]) -> PoseNet:
+        """Starts the thread and waits for the model. Only the thread may run the model.
+
+        Raises:
+            BackendError: `cancelled` became true before the model was there.
+            Exception: whatever loading raised; the thread has ended then.
+        """
+        self.start()
+        while not self._loaded.wait(0.05):
+            if cancelled():
+                raise BackendError('stopped while the model was loading')
+        if self._net is None:
+            self._thread.join()
+            raise self._error or BackendError('the model was not loaded')
+        return self._net
+
+    def _process_with_model(self, waiting: dict[str, Item]) -> None:
+        assert self._net is not None
+        self._process_model(self._net, waiting)
+
+    def _run(self) -> None:
+        try:
+            self._net = self._load()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._loaded.set()
+        if self._net is None:
+            return
+        try:
+            super()._run()
+        finally:
+            self._net.close()
