@@ -10,8 +10,10 @@ import numpy as np
 from posenet_ros.decode import Pose
 from posenet_ros.keypoints import SKELETON
 
-# Keypoints below this score are guesses; they are not drawn.
+# Below these scores keypoints and people are guesses; they are not drawn. The reference's demo
+# draws people from 0.15 too.
 MIN_KEYPOINT_SCORE = 0.3
+MIN_POSE_SCORE = 0.15
 
 # RGB, told apart by the colour-blind too (Okabe and Ito).
 PERSON_COLOURS = (
@@ -31,7 +33,10 @@ def person_colour(index: int) -> tuple[int, int, int]:
 
 
 def draw_poses(
-    image: np.ndarray, poses: Sequence[Pose], min_keypoint_score: float = MIN_KEYPOINT_SCORE
+    image: np.ndarray,
+    poses: Sequence[Pose],
+    min_keypoint_score: float = MIN_KEYPOINT_SCORE,
+    min_pose_score: float = MIN_POSE_SCORE,
 ) -> np.ndarray:
     """Draws on the image itself.
 
@@ -39,12 +44,15 @@ def draw_poses(
         image: uint8 RGB, (H, W, 3), C-contiguous and writable.
         poses: in pixels of the image.
         min_keypoint_score: joints below it, and their bones, are left out.
+        min_pose_score: people below it are left out.
 
     Returns:
         The same image.
     """
     unit = max(1, round(max(image.shape[:2]) / 400))  # a stroke that suits the image's size
     for index, pose in enumerate(poses):
+        if pose.score < min_pose_score:
+            continue
         colour = person_colour(index)
         seen = pose.keypoint_scores >= min_keypoint_score
         points = np.clip(np.rint(pose.keypoints), -30000, 30000).astype(int).tolist()
@@ -66,12 +74,12 @@ def draw_poses(
 
 def _draw_label(image, text, points, seen, colour, unit) -> None:
     """Number and score on a plate above the highest joint, kept inside the image."""
-    scale, thickness = 0.45 * unit, unit
+    scale, thickness = 0.4 * unit, unit
     (width, height), baseline = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
     x, y = min((p for p, visible in zip(points, seen, strict=True) if visible), key=lambda p: p[1])
     margin = 2 * unit
     left = int(np.clip(x - width // 2, margin, max(margin, image.shape[1] - width - margin)))
-    bottom = int(np.clip(y - 8 * unit, height + margin, max(height, image.shape[0] - margin)))
+    bottom = int(np.clip(y - 10 * unit, height + margin, max(height, image.shape[0] - margin)))
     cv2.rectangle(
         image,
         (left - margin, bottom - height - margin),

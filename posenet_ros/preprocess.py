@@ -87,6 +87,9 @@ def preprocess(image: np.ndarray, letterbox: Letterbox, architecture: str, out: 
         out: float32 (input height, input width, 3), C-contiguous; overwritten.
     """
     resnet = architecture == 'ResNet50'
+    # Numba compiles a form per layout. A read-only view leaves two: contiguous and strided.
+    image = image.view()
+    image.flags.writeable = False
     _pad_resize_normalise(image, letterbox.pad_y, letterbox.pad_x, resnet, RESNET_MEAN, out)
 
 

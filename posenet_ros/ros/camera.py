@@ -120,6 +120,7 @@ class Camera:
         poses: Sequence[Pose],
         *,
         min_keypoint_score: float,
+        min_pose_score: float,
         distance: float,
         plane_width: float,
     ) -> None:
@@ -131,9 +132,13 @@ class Camera:
                 plane = PixelPlane.of_camera(info, width, height, distance)
             else:
                 plane = PixelPlane.uncalibrated(width, height, distance, plane_width)
-            self._markers.publish(pose_markers(header, poses, plane, min_keypoint_score))
+            self._markers.publish(
+                pose_markers(header, poses, plane, min_keypoint_score, min_pose_score)
+            )
         if self._annotated.get_subscription_count() > 0:
-            canvas = draw_poses(np.array(image, order='C'), poses, min_keypoint_score)
+            canvas = draw_poses(
+                np.array(image, order='C'), poses, min_keypoint_score, min_pose_score
+            )
             self._annotated.publish(image_message(header, canvas, 'rgb8'))
 
     def destroy(self) -> None:

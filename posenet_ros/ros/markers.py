@@ -67,7 +67,11 @@ def calibrated(info: CameraInfo | None) -> bool:
 
 
 def pose_markers(
-    header: Header, poses: Sequence[Pose], plane: PixelPlane, min_keypoint_score: float
+    header: Header,
+    poses: Sequence[Pose],
+    plane: PixelPlane,
+    min_keypoint_score: float,
+    min_pose_score: float,
 ) -> MarkerArray:
     """Joints, bones and a label per person, after removing those of the last image.
 
@@ -76,11 +80,12 @@ def pose_markers(
         poses: in pixels of the image; person i keeps the ids and the colour of number i.
         plane: where the pixels lie in space.
         min_keypoint_score: joints below it, and their bones, are left out.
+        min_pose_score: people below it are left out.
     """
     markers = [Marker(header=header, action=Marker.DELETEALL)]
     for index, pose in enumerate(poses):
         seen = pose.keypoint_scores >= min_keypoint_score
-        if not seen.any():
+        if pose.score < min_pose_score or not seen.any():
             continue
         points = plane.points(pose.keypoints)
         red, green, blue = (channel / 255 for channel in person_colour(index))

@@ -279,6 +279,7 @@ class PoseNetNode(LifecycleNode):
                 overlay.image,
                 overlay.poses,
                 min_keypoint_score=values['min_keypoint_score'],
+                min_pose_score=values['min_pose_score'],
                 distance=values['marker_distance'],
                 plane_width=values['marker_plane_width'],
             )

@@ -11,7 +11,7 @@ from dataclasses import Field, dataclass, fields
 from typing import Any, Literal
 
 from posenet_ros.config import DecoderConfig, ModelConfig
-from posenet_ros.draw import MIN_KEYPOINT_SCORE
+from posenet_ros.draw import MIN_KEYPOINT_SCORE, MIN_POSE_SCORE
 from posenet_ros.errors import ConfigError
 from posenet_ros.estimator import BACKENDS, PRECISIONS
 
@@ -142,6 +142,14 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         MIN_KEYPOINT_SCORE,
         'Keypoints below this score are left out of ~/markers and ~/image_annotated. ~/poses '
         'always has all of them.',
+        'output',
+        range=(0.0, 1.0),
+    ),
+    ParameterSpec(
+        'min_pose_score',
+        MIN_POSE_SCORE,
+        'People below this score are left out of ~/markers and ~/image_annotated, and never of '
+        '~/poses.',
         'output',
         range=(0.0, 1.0),
     ),

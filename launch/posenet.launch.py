@@ -1,0 +1,91 @@
+"""Launches the PoseNet node. `ros2 launch posenet_ros posenet.launch.py --show-args` lists all.
+
+Every parameter of the node is an argument; what is not given keeps the value of params_file, or
+the node's default. Meant to be included by a robot's own launch file, too.
+"""
+
+from pathlib import Path
+
+import yaml
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode
+
+from posenet_ros.ros.parameters import PARAMETERS
+
+OTHER_ARGUMENTS = (
+    ('namespace', '', 'Namespace of the node and its topics.'),
+    ('node_name', 'posenet_node', 'Name of the node.'),
+    ('image_topic', 'image_raw', 'Images to find people in.'),
+    ('camera_info_topic', 'camera_info', 'Calibration of the camera, for the markers.'),
+    ('params_file', '', 'YAML file of parameters, such as config/posenet.yaml.'),
+    ('use_sim_time', 'false', 'Take the time from /clock.'),
+    ('respawn', 'false', 'Start the node again if its process dies.'),
+    ('log_level', 'info', 'Lowest severity that is logged.'),
+    (
+        'fastdds_profile',
+        'true',
+        'Apply config/fastdds.xml, with which Fast DDS does not lose large images between '
+        'processes of one machine. Ignored where FASTDDS_DEFAULT_PROFILES_FILE is set already.',
+    ),
+)
+
+
+def generate_launch_description() -> LaunchDescription:
+    arguments = [
+        DeclareLaunchArgument(name, default_value=default, description=text)
+        for name, default, text in OTHER_ARGUMENTS
+    ]
+    for spec in PARAMETERS:
+        allowed = f' Allowed: {spec.allowed}.' if spec.allowed else ''
+        default = yaml.safe_dump(spec.default, default_flow_style=True).splitlines()[0]
+        arguments.append(
+            DeclareLaunchArgument(
+                spec.name,
+                default_value='',
+                description=f"{spec.help}{allowed} The node's default: {default}",
+            )
+        )
+    return LaunchDescription([*arguments, OpaqueFunction(function=launch_node)])
+
+
+def launch_node(context: LaunchContext) -> list:
+    def given(name: str) -> str:
+        return LaunchConfiguration(name).perform(context)
+
+    def flag(name: str) -> bool:
+        return given(name).lower() in ('true', '1', 'yes')
+
+    overrides = {'use_sim_time': flag('use_sim_time')}
+    for spec in PARAMETERS:
+        text = given(spec.name)
+        if text:
+            # A wrong value stops the launch here, with a message that names it.
+            value = text if isinstance(spec.default, str) else yaml.safe_load(text)
+            overrides[spec.name] = spec.checked(value)
+    params_file = [given('params_file')] if given('params_file') else []
+    actions: list = []
+    profile = 'FASTDDS_DEFAULT_PROFILES_FILE'
+    if flag('fastdds_profile') and profile not in context.environment:
+        share = Path(get_package_share_directory('posenet_ros'))
+        actions.append(SetEnvironmentVariable(profile, str(share / 'config/fastdds.xml')))
+    actions.append(
+        LifecycleNode(
+            package='posenet_ros',
+            executable='posenet_node',
+            name=given('node_name'),
+            namespace=given('namespace'),
+            parameters=[*params_file, overrides],
+            remappings=[
+                ('image_raw', given('image_topic')),
+                ('camera_info', given('camera_info_topic')),
+            ],
+            arguments=['--ros-args', '--log-level', given('log_level')],
+            respawn=flag('respawn'),
+            respawn_delay=2.0,
+            output='both',
+        )
+    )
+    return actions

@@ -1,0 +1,52 @@
+"""Fixtures: the reference's goldens, a real model, real photos."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from goldens import DATA, SHARED
+
+from posenet_ros import CheckpointError, ModelConfig, PoseNet
+
+NO_SHARED = 'the full set of goldens, models and photos (../shared) is not on this machine'
+
+
+@pytest.fixture(scope='session')
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip(NO_SHARED)
+    return SHARED
+
+
+@pytest.fixture(scope='session')
+def validation() -> dict[str, Any]:
+    return json.loads((DATA / 'validation.json').read_text())
+
+
+@pytest.fixture(scope='session')
+def astronaut() -> np.ndarray:
+    """One person, uint8 RGB (512, 512, 3)."""
+    data = pytest.importorskip('skimage.data', reason='scikit-image has the photo')
+    return data.astronaut()
+
+
+@pytest.fixture(scope='session')
+def default_model_config() -> ModelConfig:
+    """The default model, from ../shared or fetched as a user's would be."""
+    local = SHARED / 'models/mobilenet/float/075/model-stride16.json'
+    return ModelConfig(model_url=str(local)) if local.exists() else ModelConfig()
+
+
+@pytest.fixture(scope='session')
+def net(default_model_config: ModelConfig) -> Iterator[PoseNet]:
+    try:
+        loaded = PoseNet.load(default_model_config)
+    except CheckpointError as error:
+        pytest.skip(f'the default model cannot be had here: {error}')
+    with loaded:
+        yield loaded

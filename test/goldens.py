@@ -1,0 +1,48 @@
+"""The reference's goldens: where they are, and how far from them a pose is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / 'test/data'
+SHARED = ROOT.parent / 'shared'
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A case of the reference: what went in, and what it made of it."""
+
+    name: str
+    expected: dict[str, Any]
+    tensors: dict[str, np.ndarray]
+
+
+def load_golden(path: Path) -> Golden:
+    with np.load(path.with_suffix('.npz')) as tensors:
+        return Golden(path.stem, json.loads(path.read_text()), dict(tensors))
+
+
+def golden_paths(kind: str) -> list[Path]:
+    """The goldens of a kind: all of them where ../shared is, else the small ones of test/data."""
+    shared = sorted((SHARED / 'golden' / kind).glob('*.json'))
+    return shared or sorted((DATA / kind).glob('*.json'))
+
+
+def pose_difference(pose: Any, expected: dict[str, Any]) -> float:
+    """Largest difference of any number of a pose: scores, and positions in pixels."""
+    differences = [abs(pose.score - expected['score'])]
+    for keypoint, score, golden in zip(
+        pose.keypoints, pose.keypoint_scores, expected['keypoints'], strict=True
+    ):
+        differences += [
+            abs(keypoint[0] - golden['position']['x']),
+            abs(keypoint[1] - golden['position']['y']),
+            abs(score - golden['score']),
+        ]
+    return float(max(differences))

@@ -1,0 +1,65 @@
+import threading
+
+from posenet_ros.ros.mailbox import Mailbox
+
+
+def test_newest_replaces_what_nobody_took():
+    mailbox = Mailbox()
+    assert [mailbox.put('a', number) for number in range(3)] == [False, True, True]
+    assert mailbox.take() == {'a': 2}
+    assert not mailbox.put('a', 3)
+
+
+def test_all_that_waits_is_taken_at_once():
+    mailbox = Mailbox()
+    mailbox.put('a', 1)
+    mailbox.put('b', 2)
+    assert mailbox.take() == {'a': 1, 'b': 2}
+
+
+def test_cleared_items_are_gone():
+    mailbox = Mailbox()
+    mailbox.put('a', 1)
+    mailbox.clear()
+    mailbox.put('b', 2)
+    assert mailbox.take() == {'b': 2}
+
+
+def test_reader_waits_for_an_item_and_for_the_end():
+    mailbox = Mailbox()
+    taken = []
+
+    def read():
+        while (items := mailbox.take()) is not None:
+            taken.append(items)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    mailbox.put('a', 1)
+    while not taken:
+        pass
+    mailbox.close()
+    reader.join(5)
+    assert not reader.is_alive()
+    assert taken == [{'a': 1}]
+
+
+def test_every_item_is_taken_or_counted_as_replaced():
+    mailbox = Mailbox()
+    taken = []
+
+    def read():
+        while (items := mailbox.take()) is not None:
+            taken.extend(items.values())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    replaced = sum(mailbox.put('a', number) for number in range(20000))
+    mailbox.put('b', 'end')
+    while 'end' not in taken:
+        pass
+    mailbox.close()
+    reader.join(5)
+    numbers = [item for item in taken if item != 'end']
+    assert len(numbers) + replaced == 20000
+    assert numbers == sorted(numbers)

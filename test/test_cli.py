@@ -1,0 +1,134 @@
+"""The posenet command as a user runs it: a process, its output, its files, its exit status."""
+
+import json
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from posenet_ros import __version__
+from posenet_ros.media import Video, write_image
+
+
+@pytest.fixture
+def posenet(tmp_path, default_model_config, net):
+    """Runs the command in an empty folder with the default model."""
+
+    def run(*arguments, model=True, environment=None):
+        if model and default_model_config.model_url:
+            arguments = (*arguments, '--model-url', default_model_config.model_url)
+            arguments += ('--multiplier', '0.75')
+        return subprocess.run(
+            [sys.executable, '-m', 'posenet_ros.cli', *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, 'PYTHONPATH': os.pathsep.join(p for p in sys.path if p)}
+            | (environment or {}),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run
+
+
+@pytest.fixture
+def photo(tmp_path, astronaut):
+    write_image(tmp_path / 'photo.png', astronaut)
+    return tmp_path / 'photo.png'
+
+
+@pytest.fixture
+def video(tmp_path, astronaut):
+    path = tmp_path / 'clip.avi'
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'MJPG'), 10, (256, 256))
+    for shift in range(3):
+        writer.write(np.roll(astronaut[::2, ::2, ::-1], shift, 0))
+    writer.release()
+    return path
+
+
+def test_photo_gives_the_references_json(posenet, photo, net, astronaut):
+    result = posenet('estimate', photo)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ''  # no progress bar outside a terminal
+    expected = [pose.to_dict() for pose in net.estimate_multiple_poses(astronaut)]
+    assert json.loads(result.stdout) == expected
+
+
+def test_single_person_gives_one_pose(posenet, photo):
+    result = posenet('estimate', photo, '--decoding-method', 'single-person')
+    assert len(json.loads(result.stdout)['keypoints']) == 17
+
+
+def test_drawing_changes_pixels_on_the_person_only(posenet, photo, astronaut, tmp_path):
+    result = posenet('estimate', photo, '--draw', 'out.png', '--json', 'out.json')
+    assert (result.returncode, result.stdout) == (0, '')
+    drawn = cv2.imread(str(tmp_path / 'out.png'))[..., ::-1]
+    changed = (drawn != astronaut).any(axis=2)
+    nose = json.loads((tmp_path / 'out.json').read_text())[0]['keypoints'][0]['position']
+    assert changed[int(nose['y']), int(nose['x'])]
+    assert not changed[:50, :100].any()  # the top left corner is empty wall
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['out.json', 'out.png', 'photo.png']
+
+
+def test_folder_gives_an_entry_per_photo(posenet, tmp_path, astronaut):
+    (tmp_path / 'in').mkdir()
+    for name in ('b.png', 'a.jpg'):
+        write_image(tmp_path / 'in' / name, astronaut)
+    (tmp_path / 'in/notes.txt').write_text('not a photo')
+    result = posenet('estimate', 'in', '--draw', 'out', '--json', 'out.json')
+    assert result.returncode == 0, result.stderr
+    entries = json.loads((tmp_path / 'out.json').read_text())
+    assert [entry['image'] for entry in entries] == ['a.jpg', 'b.png']
+    assert all(len(entry['poses']) == 1 for entry in entries)
+    assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == ['a.jpg', 'b.png']
+
+
+def test_video_gives_an_entry_per_frame_and_a_drawn_video(posenet, video, tmp_path):
+    result = posenet('estimate', video, '--draw', 'out.mp4', '--json', 'out.json')
+    assert result.returncode == 0, result.stderr
+    entries = json.loads((tmp_path / 'out.json').read_text())
+    assert [(entry['frame'], entry['seconds']) for entry in entries] == [(0, 0), (1, 0.1), (2, 0.2)]
+    with Video(tmp_path / 'out.mp4') as drawn:
+        assert [frame.image.shape for frame in drawn] == [(256, 256, 3)] * 3
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'named'),
+    [
+        (['nothing.png'], 'no file or folder nothing.png'),
+        (['photo.png', '--multiplier', '1.01'], 'README still names 1.01'),
+        (['photo.png', '--score-threshold', '2'], 'scoreThreshold 2'),
+        (['photo.png', '--draw', 'no/folder/out.png'], 'no folder no/folder'),
+        (['photo.png', '--draw', 'out.xyz'], 'out.xyz'),
+        (['text.png'], 'text.png is not an image'),
+        (['clip.mp4'], 'clip.mp4 cannot be opened'),
+        (['empty'], 'empty holds no image'),
+    ],
+)
+def test_mistakes_end_in_one_line_that_names_them(posenet, photo, tmp_path, arguments, named):
+    (tmp_path / 'text.png').write_text('this is no image')
+    (tmp_path / 'clip.mp4').write_text('this is no video')
+    (tmp_path / 'empty').mkdir()
+    result = posenet('estimate', *arguments, model='--multiplier' not in arguments)
+    assert result.returncode == 1
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith('posenet: ')
+    assert named in last
+    assert 'Traceback' not in result.stderr
+    assert not list(tmp_path.glob('.*part*'))
+
+
+def test_fetch_prints_where_the_model_is(posenet, default_model_config):
+    if not default_model_config.model_url:
+        pytest.skip('needs a model on this machine')
+    result = posenet('fetch')
+    assert result.returncode == 0
+    assert default_model_config.model_url in result.stdout
+
+
+def test_version(posenet):
+    assert posenet('--version', model=False).stdout.split() == ['posenet_ros', __version__]

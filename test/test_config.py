@@ -1,0 +1,160 @@
+"""The reference's options, defaults, checks and messages; validation.json is what it said."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from posenet_ros import ConfigError, DecoderConfig, ModelConfig
+from posenet_ros.config import valid_input_size
+
+SNAKE_CASE = {
+    'architecture': 'architecture',
+    'outputStride': 'output_stride',
+    'multiplier': 'multiplier',
+    'inputResolution': 'input_resolution',
+    'quantBytes': 'quant_bytes',
+    'maxDetections': 'max_detections',
+    'scoreThreshold': 'score_threshold',
+    'nmsRadius': 'nms_radius',
+}
+
+
+def model_options(config):
+    """A config object of the reference as our arguments; an object lacks nothing, so null."""
+    options = dict.fromkeys(('architecture', 'output_stride', 'multiplier'))
+    for name, value in config.items():
+        if isinstance(value, dict):
+            value = (value.get('width'), value.get('height'))
+        options[SNAKE_CASE[name]] = value
+    return options
+
+
+@pytest.mark.parity
+def test_model_configs_are_accepted_and_resolved_as_the_reference_does(validation):
+    for case in validation['load']:
+        if not case['ok']:
+            continue
+        config = ModelConfig(**model_options(case['config']))
+        assert list(config.valid_resolution) == case['inputResolution'], case
+        resolved = case['resolvedConfig']
+        assert (config.architecture, config.output_stride) == (
+            resolved['architecture'],
+            resolved['outputStride'],
+        )
+        assert (config.multiplier, config.quant_bytes) == (
+            resolved['multiplier'],
+            resolved['quantBytes'],
+        )
+
+
+@pytest.mark.parity
+def test_model_configs_are_refused_in_the_references_words(validation):
+    refused = [case for case in validation['load'] if not case['ok']]
+    assert refused
+    for case in refused:
+        with pytest.raises(ConfigError) as caught:
+            ModelConfig(**model_options(case['config']))
+        assert case['error'] in str(caught.value)
+
+
+@pytest.mark.parity
+def test_decoder_configs_are_refused_in_the_references_words(validation):
+    for case in validation['infer']:
+        options = {SNAKE_CASE[name]: value for name, value in case['config'].items()}
+        if case['ok']:
+            DecoderConfig(**options)
+        else:
+            with pytest.raises(ConfigError) as caught:
+                DecoderConfig(**options)
+            assert case['error'].rstrip('.') in str(caught.value)
+
+
+@pytest.mark.parity
+def test_resolutions_are_rounded_as_the_reference_rounds(validation):
+    for size, stride, expected in validation['resolution']:
+        assert valid_input_size(size, stride) == expected, (size, stride)
+
+
+def test_no_arguments_mean_the_references_default_model():
+    config = ModelConfig()
+    assert dataclasses.asdict(config) == {
+        'architecture': 'MobileNetV1',
+        'output_stride': 16,
+        'multiplier': 0.75,
+        'input_resolution': 257,
+        'quant_bytes': 4,
+        'model_url': None,
+        'tfjs_dilations': False,
+    }
+    assert config == ModelConfig(multiplier=0.75)
+
+
+def test_resnet_needs_no_multiplier_but_refuses_a_wrong_one():
+    assert ModelConfig('ResNet50').multiplier == 1.0
+    assert dataclasses.replace(ModelConfig(), architecture='ResNet50').multiplier == 1.0
+    with pytest.raises(ConfigError, match=r'Invalid multiplier 0.75. Should be one of 1 '):
+        ModelConfig('ResNet50', multiplier=0.75)
+
+
+def test_stride_32_takes_the_one_multiplier_it_has():
+    assert ModelConfig(output_stride=32).multiplier == 1.0
+    with pytest.raises(ConfigError, match='you must select 1'):
+        ModelConfig(output_stride=32, multiplier=0.75)
+
+
+def test_multiplier_1_01_is_refused_with_its_history():
+    with pytest.raises(ConfigError, match=r'README still names 1\.01'):
+        ModelConfig(multiplier=1.01)
+
+
+def test_numbers_may_be_numpys():
+    config = ModelConfig(
+        output_stride=np.int64(16), multiplier=np.float64(0.5), input_resolution=np.int32(353)
+    )
+    assert config.valid_resolution == (353, 353)
+    assert type(config.output_stride) is int
+
+
+@pytest.mark.parametrize(
+    ('options', 'named'),
+    [
+        ({'output_stride': '16'}, 'Invalid outputStride 16'),
+        ({'output_stride': True}, 'Invalid outputStride True'),
+        ({'input_resolution': math.nan}, 'inputResolution'),
+        ({'input_resolution': math.inf}, 'inputResolution'),
+        ({'input_resolution': (257,)}, 'inputResolution'),
+        ({'input_resolution': (257, math.inf)}, 'inputResolution.height'),
+        ({'model_url': 7}, 'model_url 7'),
+        ({'tfjs_dilations': 'yes'}, 'tfjs_dilations'),
+    ],
+)
+def test_values_that_javascript_would_let_pass_are_refused_by_name(options, named):
+    with pytest.raises(ConfigError, match=named):
+        ModelConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ('options', 'named'),
+    [
+        ({'max_detections': math.nan}, 'maxDetections'),
+        ({'max_detections': '5'}, 'maxDetections 5'),
+        ({'score_threshold': math.nan}, 'scoreThreshold'),
+        ({'nms_radius': math.nan}, 'nmsRadius'),
+        ({'flip_horizontal': 1}, 'flipHorizontal 1'),
+        ({'decoding_method': 'many'}, 'decoding_method many'),
+    ],
+)
+def test_decoder_values_of_the_wrong_kind_are_refused_by_name(options, named):
+    with pytest.raises(ConfigError, match=named):
+        DecoderConfig(**options)
+
+
+def test_none_is_the_default_as_in_the_reference():
+    assert DecoderConfig(None, None, None, None) == DecoderConfig()
+
+
+def test_configs_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ModelConfig().output_stride = 8  # type: ignore[misc]
