@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -20,6 +21,9 @@ from posenet_ros.ros.diagnostics import CameraStatistics
 from posenet_ros.ros.images import compressed_to_rgb, cv_bridge, image_message, image_to_rgb
 from posenet_ros.ros.markers import PixelPlane, calibrated, pose_markers
 from posenet_ros.ros.messages import pose_array
+
+# From a publisher's first sign to its node's name being known.
+QOS_WARNING_DELAY_SECONDS = 1.0
 
 IMAGE_QOS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
@@ -67,26 +71,8 @@ class Camera:
             on_image(self, message)
 
         self._subscriptions = [
-            node.create_subscription(
-                CompressedImage if self._compressed else Image,
-                topic,
-                receive,
-                _copy(IMAGE_QOS),
-                event_callbacks=SubscriptionEventCallbacks(
-                    incompatible_qos=lambda event: self._warn_of_qos(0)
-                ),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            ),
-            node.create_subscription(
-                CameraInfo,
-                f'{self._prefix}camera_info',
-                self._on_camera_info,
-                _copy(IMAGE_QOS),
-                event_callbacks=SubscriptionEventCallbacks(
-                    incompatible_qos=lambda event: self._warn_of_qos(1)
-                ),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            ),
+            self._subscription(CompressedImage if self._compressed else Image, topic, receive),
+            self._subscription(CameraInfo, f'{self._prefix}camera_info', self._on_camera_info),
         ]
 
     def unsubscribe(self) -> None:
@@ -157,25 +143,43 @@ class Camera:
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
 
+    def _subscription(self, kind: type, topic: str, callback: Callable):
+        qos = _copy(IMAGE_QOS)  # rclpy writes the overrides into it
+        resolved = self._node.resolve_topic_name(topic)
+        return self._node.create_subscription(
+            kind,
+            topic,
+            callback,
+            qos,
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=lambda event: self._warn_of_qos(resolved, qos)
+            ),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+
     def _on_camera_info(self, info: CameraInfo) -> None:
         self._camera_info = info
 
-    def _warn_of_qos(self, index: int) -> None:
+    def _warn_of_qos(self, topic: str, ours: QoSProfile) -> None:
         """Names both sides: who offers what, and what we ask for."""
-        if index >= len(self._subscriptions):
-            return
-        subscription = self._subscriptions[index]
-        ours = subscription.qos_profile
-        offers = ', '.join(
-            f'{info.node_namespace.rstrip("/")}/{info.node_name} offers '
-            f'{_describe(info.qos_profile)}'
-            for info in self._node.get_publishers_info_by_topic(subscription.topic_name)
-        )
-        self._node.get_logger().warning(
-            f'{subscription.topic_name}: a publisher has a QoS that we cannot receive with; '
-            f'{offers or "a publisher has left again"}; we ask for {_describe(ours)}. Change it '
-            f'with the parameter qos_overrides.{subscription.topic_name}.subscription.reliability'
-        )
+        node = self._node
+
+        def warn() -> None:
+            node.destroy_timer(timer)
+            offers = ', '.join(
+                f'{info.node_namespace.rstrip("/")}/{info.node_name} offers '
+                f'{_describe(info.qos_profile)}'
+                for info in node.get_publishers_info_by_topic(topic)
+            )
+            node.get_logger().warning(
+                f'{topic}: a publisher has a QoS that we cannot receive with; '
+                f'{offers or "it has left again"}; we ask for {_describe(ours)}. The parameter '
+                f'qos_overrides.{topic}.subscription.reliability changes it'
+            )
+
+        # The event comes before the names of the publisher's node are known.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        timer = node.create_timer(QOS_WARNING_DELAY_SECONDS, warn, clock=steady)
 
 
 def _copy(qos: QoSProfile) -> QoSProfile:

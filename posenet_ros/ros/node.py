@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from posenet_ros.ros.parameters import (
 )
 from posenet_ros.ros.worker import ModelWorker, Worker
 
+CAMERA_NAME = re.compile('[A-Za-z][A-Za-z0-9_]*')
 WARN_EVERY_SECONDS = 5.0
 STOP_SECONDS = 5.0
 
@@ -147,8 +149,12 @@ class PoseNetNode(LifecycleNode):
         values = self._values
         config = model_config(values)
         names = values['cameras']
-        if not names or len(set(names)) != len(names):
-            raise ConfigError(f'Invalid cameras {names}. Should be one name or more, all different')
+        good = all(name == '' or CAMERA_NAME.fullmatch(name) for name in names)
+        if not good or not names or len(set(names)) != len(names):
+            raise ConfigError(
+                f'Invalid cameras {names}. Should be one name or more, all different, of letters, '
+                'digits and _ that begin with a letter'
+            )
         started = time.monotonic()
         self._frames, self._overlays = Mailbox(), Mailbox()
         self._model_worker = ModelWorker(

@@ -6,6 +6,7 @@ decoder's entries come from the fields of ModelConfig and DecoderConfig.
 
 from __future__ import annotations
 
+import array
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields
 from typing import Any, Literal
@@ -69,11 +70,12 @@ class ParameterSpec:
         if self.name == 'input_resolution':
             if isinstance(value, int) and is_number:
                 return value
-            sizes = () if isinstance(value, (str, bytes)) or is_number else tuple(value or ())
-            if len(sizes) == 2 and all(isinstance(size, int) for size in sizes):
-                return sizes
+            if isinstance(value, (list, tuple, array.array)):
+                sizes = tuple(value)
+                if len(sizes) == 2 and all(isinstance(size, int) for size in sizes):
+                    return sizes
         elif isinstance(self.default, list):
-            if not isinstance(value, (str, bytes)) and all(isinstance(v, str) for v in value):
+            if isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
                 return list(value)
         elif isinstance(self.default, float):
             if is_number:

@@ -1,0 +1,131 @@
+"""Real executables as processes, and a node of the tests' own to talk to them."""
+
+from __future__ import annotations
+
+import array
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+from goldens import ROOT
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+
+class Process:
+    """A real executable of the package, with its output kept."""
+
+    def __init__(self, name: str, *arguments: str, environment: dict[str, str] | None = None):
+        found = shutil.which(name)
+        command = [found] if found else [sys.executable, str(ROOT / 'scripts' / name)]
+        self.output = ''
+        self._process = subprocess.Popen(
+            [*command, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, 'PYTHONUNBUFFERED': '1', **(environment or {})},
+        )
+        self.pid = self._process.pid
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.output += line
+
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_for(self, text: str, timeout: float = 60) -> None:
+        wait_until(lambda: text in self.output or not self.running(), timeout)
+        assert text in self.output, f'{text!r} is not in:\n{self.output}'
+
+    def stop(self, signal_number: int = signal.SIGINT, timeout: float = 15) -> int:
+        """Sends a signal, and returns the exit status."""
+        if self.running():
+            self._process.send_signal(signal_number)
+        try:
+            status = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise AssertionError(f'did not end on signal {signal_number}:\n{self.output}') from None
+        self._reader.join(5)
+        return status
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 30) -> bool:
+    """Polls a condition. Returns whether it came true in time."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+class Peer(Node):
+    """The tests' own node: publishes, subscribes and calls, and spins while it waits."""
+
+    def __init__(self) -> None:
+        super().__init__(f'peer_{random.randrange(10**9)}')
+        self.executor_ = SingleThreadedExecutor()
+        self.executor_.add_node(self)
+
+    def collect(self, kind: type, topic: str, qos=10) -> list:
+        """A list that fills with what comes on a topic."""
+        messages: list = []
+        self.create_subscription(kind, topic, messages.append, qos)
+        return messages
+
+    def spin_until(self, condition: Callable[[], bool], timeout: float = 30) -> bool:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > deadline:
+                return False
+            self.executor_.spin_once(timeout_sec=0.02)
+        return True
+
+    def spin_for(self, seconds: float) -> None:
+        self.spin_until(lambda: False, seconds)
+
+    def call(self, kind: type, service: str, request, timeout: float = 30):
+        client = self.create_client(kind, service)
+        try:
+            assert self.spin_until(client.service_is_ready, timeout), f'no service {service}'
+            future = client.call_async(request)
+            assert self.spin_until(future.done, timeout), f'{service} does not answer'
+            return future.result()
+        finally:
+            self.destroy_client(client)
+
+    def close(self) -> None:
+        self.executor_.shutdown()
+        self.destroy_node()
+
+
+def as_image(pixels: np.ndarray, encoding: str = 'rgb8', frame_id: str = 'camera') -> Image:
+    """A message of contiguous pixels."""
+    return Image(
+        header=Header(frame_id=frame_id),
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        encoding=encoding,
+        step=pixels.nbytes // pixels.shape[0],
+        data=array.array('B', pixels.tobytes()),
+    )
+
+
+def yaml(value) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
+from visualization_msgs.msg import Marker
+
+from posenet_ros import SKELETON, Pose
+from posenet_ros.ros.markers import PixelPlane, calibrated, pose_markers
+
+INFO = CameraInfo(
+    width=640,
+    height=480,
+    k=[500.0, 0.0, 310.0, 0.0, 510.0, 250.0, 0.0, 0.0, 1.0],
+    p=[600.0, 0.0, 320.0, 0.0, 0.0, 600.0, 240.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+)
+PLANE = PixelPlane.of_camera(INFO, 640, 480, 2.0)
+
+
+def person(score=0.9, keypoint_scores=None):
+    keypoints = np.stack([np.arange(17) * 30.0, np.arange(17) * 20.0 + 50], -1)
+    scores = np.full(17, 0.9) if keypoint_scores is None else keypoint_scores
+    return Pose(score, keypoints, scores)
+
+
+def of(markers, namespace):
+    return [marker for marker in markers.markers if marker.ns == namespace]
+
+
+def test_points_project_back_onto_their_pixels():
+    pixels = np.array([[0.0, 0.0], [320.0, 240.0], [639.0, 479.0], [-50.0, 700.0]])
+    projection = np.array(INFO.p).reshape(3, 4)
+    for pixel, point in zip(pixels, PLANE.points(pixels), strict=True):
+        assert point.z == 2.0
+        u, v, w = projection @ (point.x, point.y, point.z, 1)
+        assert (u / w, v / w) == pytest.approx(tuple(pixel))
+
+
+def test_image_scaled_since_calibration_looks_the_same_way():
+    (half,) = PixelPlane.of_camera(INFO, 320, 240, 2.0).points(np.array([[100.0, 50.0]]))
+    (full,) = PLANE.points(np.array([[200.0, 100.0]]))
+    assert (half.x, half.y) == pytest.approx((full.x, full.y))
+
+
+def test_unrectified_camera_falls_back_to_its_own_matrix():
+    info = CameraInfo(width=640, height=480, k=INFO.k)
+    plane = PixelPlane.of_camera(info, 640, 480, 1.0)
+    assert (plane.focal_x, plane.focal_y, plane.centre_x, plane.centre_y) == (500, 510, 310, 250)
+
+
+def test_calibration_of_zeros_is_none():
+    assert calibrated(INFO)
+    assert calibrated(CameraInfo(k=INFO.k))
+    assert not calibrated(CameraInfo())
+    assert not calibrated(None)
+
+
+def test_plane_without_calibration_has_the_width_asked_for():
+    plane = PixelPlane.uncalibrated(641, 481, distance=3.0, plane_width=2.0)
+    left, right, middle = plane.points(np.array([[0.0, 240.0], [641.0, 240.0], [320.0, 240.0]]))
+    assert right.x - left.x == pytest.approx(2.0)
+    assert (middle.x, middle.y, middle.z) == pytest.approx((0, 0, 3))
+
+
+def test_each_person_has_joints_bones_and_a_label_with_its_number():
+    header = Header(frame_id='camera')
+    markers = pose_markers(header, [person(), person(0.8)], PLANE, 0.3, 0.15)
+    assert markers.markers[0].action == Marker.DELETEALL
+    for namespace in ('joints', 'bones', 'label'):
+        assert [marker.id for marker in of(markers, namespace)] == [0, 1]
+    assert all(marker.header == header for marker in markers.markers)
+    first, second = of(markers, 'bones')
+    assert len(first.points) == 2 * len(SKELETON)
+    assert first.color != second.color
+    assert of(markers, 'label')[1].text == '2: 0.80'
+
+
+def test_what_is_unsure_is_left_out_and_keeps_its_number():
+    scores = np.full(17, 0.9)
+    scores[5] = 0.1  # left shoulder: four bones end there
+    markers = pose_markers(Header(), [person(0.1), person(0.9, scores)], PLANE, 0.3, 0.15)
+    (joints,), (bones,) = of(markers, 'joints'), of(markers, 'bones')
+    assert joints.id == 1
+    assert len(joints.points) == 16
+    assert len(bones.points) == 2 * (len(SKELETON) - sum(5 in bone for bone in SKELETON))
+
+
+def test_nobody_removes_the_old_markers():
+    (only,) = pose_markers(Header(), [], PLANE, 0.3, 0.15).markers
+    assert only.action == Marker.DELETEALL

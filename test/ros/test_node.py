@@ -1,0 +1,541 @@
+"""The node as its users meet it: a process, real images over real topics, and what it survives."""
+
+import signal
+import time
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from posenet_ros.msg import ModelInfo, PoseArray
+from rcl_interfaces.msg import Parameter, ParameterValue
+from rcl_interfaces.srv import DescribeParameters, SetParameters, SetParametersAtomically
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from ros_processes import as_image, wait_until
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_srvs.srv import SetBool
+from visualization_msgs.msg import Marker, MarkerArray
+
+from posenet_ros import KEYPOINT_NAMES
+from posenet_ros.ros.parameters import PARAMETERS
+
+NODE = '/posenet_node'
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class Camera:
+    """The tests' camera: publishes images, and waits until the node listens."""
+
+    def __init__(self, peer, topic='image_raw', kind=Image, reliability='best_effort'):
+        self.peer, self.sent = peer, 0
+        qos = QoSProfile(depth=5, reliability=ReliabilityPolicy[reliability.upper()])
+        self.publisher = peer.create_publisher(kind, topic, qos)
+
+    def wait_for_node(self, timeout=30):
+        assert self.peer.spin_until(lambda: self.publisher.get_subscription_count() > 0, timeout)
+
+    def send(self, message):
+        self.sent += 1
+        message.header.stamp = self.peer.get_clock().now().to_msg()
+        self.publisher.publish(message)
+        return message.header
+
+    def send_until(self, message, condition, timeout=30, period=0.03):
+        """Keeps sending until a condition holds."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, 'it never came true'
+            self.send(message)
+            self.peer.spin_for(period)
+
+
+@pytest.fixture
+def camera(peer):
+    return Camera(peer)
+
+
+def parameter(name, value):
+    kinds = {bool: (1, 'bool_value'), int: (2, 'integer_value'), float: (3, 'double_value'),
+             str: (4, 'string_value')}  # fmt: skip
+    kind, field = kinds[type(value)]
+    return Parameter(name=name, value=ParameterValue(type=kind, **{field: value}))
+
+
+def change_state(peer, transition):
+    request = ChangeState.Request(transition=Transition(id=transition))
+    return peer.call(ChangeState, f'{NODE}/change_state', request).success
+
+
+def state(peer):
+    return peer.call(GetState, f'{NODE}/get_state', GetState.Request()).current_state.id
+
+
+def set_parameters(peer, **values):
+    request = SetParametersAtomically.Request(
+        parameters=[parameter(name, value) for name, value in values.items()]
+    )
+    return peer.call(SetParametersAtomically, f'{NODE}/set_parameters_atomically', request).result
+
+
+# Images in, poses out.
+
+
+def test_poses_are_the_librarys_and_the_header_is_the_images(
+    start_node, peer, camera, net, astronaut
+):
+    poses = peer.collect(PoseArray, f'{NODE}/poses')
+    start_node()
+    camera.wait_for_node()
+    message = as_image(astronaut, frame_id='some_optical_frame')
+    camera.send_until(message, lambda: poses)
+    received = poses[0]
+    assert received.header.frame_id == 'some_optical_frame'
+    assert received.header.stamp.sec > 0
+    assert (received.image_width, received.image_height) == (512, 512)
+    expected = net.estimate_multiple_poses(astronaut)
+    assert len(received.poses) == len(expected) == 1
+    for person, pose in zip(received.poses, expected, strict=True):
+        assert person.track_id == person.UNTRACKED
+        assert person.score == pytest.approx(pose.score, abs=1e-5)
+        assert [keypoint.id for keypoint in person.keypoints] == list(range(17))
+        points = [(keypoint.x, keypoint.y) for keypoint in person.keypoints]
+        assert np.allclose(points, pose.keypoints, atol=0.01)
+
+
+def test_every_header_comes_back_verbatim_and_nobody_is_an_empty_array(start_node, peer, camera):
+    poses = peer.collect(PoseArray, f'{NODE}/poses')
+    start_node()
+    camera.wait_for_node()
+    black = as_image(np.zeros((48, 64, 3), np.uint8))
+    camera.send_until(black, lambda: poses)
+    poses.clear()
+    sent = []
+    for _ in range(5):
+        before = len(poses)
+        header = camera.send(black)
+        sent.append((header.stamp.sec, header.stamp.nanosec))
+        peer.spin_until(lambda before=before: len(poses) > before, 2)
+    received = [(m.header.stamp.sec, m.header.stamp.nanosec) for m in poses]
+    assert len(received) >= 3  # best effort may lose one
+    assert set(received) <= set(sent)
+    assert all(m.poses == [] and (m.image_width, m.image_height) == (64, 48) for m in poses)
+
+
+@pytest.mark.parametrize(
+    ('change', 'reason'),
+    [
+        ({'encoding': 'rgb9'}, "unknown encoding 'rgb9'"),
+        ({'width': 0}, 'no pixels'),
+        ({'step': 1}, 'step 1 is less'),
+        ({'height': 1000}, 'bytes of data where'),
+    ],
+)
+def test_broken_image_is_dropped_with_its_reason_and_the_node_lives_on(
+    start_node, peer, camera, change, reason
+):
+    poses = peer.collect(PoseArray, f'{NODE}/poses')
+    node = start_node()
+    camera.wait_for_node()
+    broken = as_image(np.zeros((48, 64, 3), np.uint8))
+    for name, value in change.items():
+        setattr(broken, name, value)
+    camera.send_until(broken, lambda: reason in node.output)
+    assert 'image dropped, broken image' in node.output
+    assert poses == []
+    camera.send_until(as_image(np.zeros((48, 64, 3), np.uint8)), lambda: poses)
+    warnings = node.output.count('image dropped')
+    assert warnings <= 2  # throttled
+
+
+def test_resolution_and_encoding_may_change_in_mid_stream(start_node, peer, camera, astronaut):
+    poses = peer.collect(PoseArray, f'{NODE}/poses')
+    start_node()
+    camera.wait_for_node()
+    for image, encoding in (
+        (astronaut, 'rgb8'),
+        (np.ascontiguousarray(astronaut[::2, ::2, ::-1]), 'bgr8'),
+        (np.ascontiguousarray(astronaut[..., 1]), 'mono8'),
+    ):
+        height, width = image.shape[:2]
+        camera.send_until(
+            as_image(image, encoding),
+            lambda size=(width, height): any(
+                (m.image_width, m.image_height) == size and m.poses for m in poses
+            ),
+        )
+        poses.clear()
+
+
+def test_compressed_images(start_node, peer, astronaut):
+    import array
+
+    import cv2
+
+    poses = peer.collect(PoseArray, f'{NODE}/poses')
+    start_node(image_transport='compressed')
+    camera = Camera(peer, 'image_raw/compressed', CompressedImage)
+    camera.wait_for_node()
+    _, jpeg = cv2.imencode('.jpg', astronaut[..., ::-1])
+    message = CompressedImage(format='jpeg', data=array.array('B', jpeg.tobytes()))
+    camera.send_until(message, lambda: poses and len(poses[-1].poses) == 1)
+
+
+def test_publisher_with_a_qos_that_cannot_match_is_named(start_node, peer):
+    node = start_node('-p', 'qos_overrides./image_raw.subscription.reliability:=reliable')
+    camera = Camera(peer, reliability='best_effort')
+    assert wait_until(lambda: 'QoS' in node.output)
+    line = next(line for line in node.output.splitlines() if 'QoS' in line)
+    assert f'{peer.get_name()} offers best_effort' in line
+    assert 'we ask for reliable' in line
+    assert camera.publisher.get_subscription_count() == 0
+
+
+def test_single_person_decoding(start_node, peer, camera, astronaut):
+    poses = peer.collect(PoseArray, f'{NODE}/poses')
+    start_node(decoding_method='single-person')
+    camera.wait_for_node()
+    camera.send_until(as_image(np.zeros_like(astronaut)), lambda: poses)
+    assert len(poses[0].poses) == 1  # always one, however unsure
+    assert poses[0].poses[0].score < 0.1
+
+
+def test_model_info_is_latched(start_node, peer, net):
+    start_node()
+    info = peer.collect(ModelInfo, f'{NODE}/model_info', LATCHED)
+    assert peer.spin_until(lambda: info)
+    assert (info[0].architecture, info[0].multiplier) == ('MobileNetV1', 0.75)
+    assert (info[0].output_stride, info[0].input_width, info[0].input_height) == (16, 257, 257)
+    assert (info[0].backend, info[0].precision) == ('onnxruntime', 'fp32')
+    assert info[0].model_sha256 == net.model_sha256
+    assert tuple(info[0].keypoint_names) == KEYPOINT_NAMES
+    assert len(info[0].skeleton_edges) == 24
+
+
+# What rviz looks at.
+
+
+def test_overlays_are_built_while_somebody_looks(start_node, peer, camera, astronaut):
+    start_node()
+    markers = peer.collect(MarkerArray, f'{NODE}/markers')
+    annotated = peer.collect(Image, f'{NODE}/image_annotated')
+    info_publisher = peer.create_publisher(CameraInfo, 'camera_info', 10)
+    info = CameraInfo(width=512, height=512)
+    info.p = [400.0, 0.0, 256.0, 0.0, 0.0, 400.0, 256.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    camera.wait_for_node()
+    message = as_image(astronaut, frame_id='eye')
+
+    def calibrated_markers():
+        info_publisher.publish(info)
+        return annotated and markers and markers[-1].markers[-1].ns == 'label'
+
+    camera.send_until(message, calibrated_markers)
+    drawn = np.frombuffer(annotated[-1].data, np.uint8).reshape(512, 512, 3)
+    assert (drawn != astronaut).any()
+    assert annotated[-1].header.frame_id == 'eye'
+    joints = next(m for m in markers[-1].markers if m.ns == 'joints')
+    assert (joints.type, joints.header.frame_id) == (Marker.SPHERE_LIST, 'eye')
+    # The nose, first of the joints, lies on the camera's ray through its pixel (223, 127).
+    camera.send_until(message, lambda: len(markers) > 3)
+    nose = next(m for m in markers[-1].markers if m.ns == 'joints').points[0]
+    assert (256 + 400 * nose.x / nose.z, 256 + 400 * nose.y / nose.z) == pytest.approx(
+        (223.3, 126.8), abs=0.2
+    )
+
+
+# Parameters.
+
+
+def test_decoder_parameters_take_effect_while_running(start_node, peer, camera, astronaut):
+    poses = peer.collect(PoseArray, f'{NODE}/poses')
+    start_node()
+    camera.wait_for_node()
+    message = as_image(astronaut)
+    camera.send_until(message, lambda: poses and len(poses[-1].poses) == 1)
+    nose = poses[-1].poses[0].keypoints[0].x
+    assert set_parameters(peer, flip_horizontal=True).successful
+    poses.clear()
+    camera.send_until(message, lambda: len(poses) > 2)
+    assert poses[-1].poses[0].keypoints[0].x == pytest.approx(511 - nose, abs=0.01)
+
+
+def test_wrong_set_is_refused_as_a_whole_with_the_reason(start_node, peer):
+    start_node()
+    result = set_parameters(peer, flip_horizontal=True, decoding_method='all')
+    assert not result.successful
+    assert 'decoding_method all' in result.reason
+    request = SetParameters.Request(
+        parameters=[parameter('score_threshold', 1.5), parameter('nms_radius', 'wide')]
+    )
+    results = peer.call(SetParameters, f'{NODE}/set_parameters', request).results
+    assert [result.successful for result in results] == [False, False]
+    assert 'nms_radius' in results[1].reason
+    from rcl_interfaces.srv import GetParameters
+
+    request = GetParameters.Request(names=['flip_horizontal', 'nms_radius'])
+    flip, radius = peer.call(GetParameters, f'{NODE}/get_parameters', request).values
+    assert (flip.bool_value, radius.double_value) == (False, 20.0)
+
+
+def test_model_parameters_are_locked_while_a_model_is_loaded(start_node, peer):
+    start_node()
+    result = set_parameters(peer, multiplier=0.5)
+    assert not result.successful
+    assert 'multiplier cannot change while the model is loaded' in result.reason
+
+
+def test_every_parameter_is_described_with_its_range(start_node, peer):
+    start_node()
+    names = [spec.name for spec in PARAMETERS]
+    request = DescribeParameters.Request(names=names)
+    response = peer.call(DescribeParameters, f'{NODE}/describe_parameters', request)
+    for spec, descriptor in zip(PARAMETERS, response.descriptors, strict=True):
+        assert descriptor.description == spec.help
+        ranges = [*descriptor.integer_range, *descriptor.floating_point_range]
+        if spec.range:
+            assert (ranges[0].from_value, ranges[0].to_value) == spec.range
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'named'),
+    [
+        (('-p', 'score_threshold:=1.5'), 'score_threshold'),
+        (('-p', 'max_detections:=many'), 'max_detections'),
+        (('-p', 'backend:=gpu'), 'backend'),
+        (('-p', 'cameras:=front'), 'cameras'),
+    ],
+)
+def test_wrong_parameter_at_start_ends_the_process_with_one_line(start, arguments, named):
+    node = start('posenet_node', '--ros-args', *arguments)
+    assert wait_until(lambda: not node.running())
+    assert node.stop() == 1
+    assert named in node.output
+    assert 'Traceback' not in node.output
+
+
+# Lifecycle.
+
+
+def test_bad_configuration_fails_the_transition_and_leaves_the_node_usable(
+    start_node, peer, default_model_config
+):
+    node = start_node(model_url='/nowhere', ready=False)
+    node.wait_for('cannot configure')
+    assert '/nowhere' in node.output
+    assert state(peer) == State.PRIMARY_STATE_UNCONFIGURED
+    assert not change_state(peer, Transition.TRANSITION_CONFIGURE)
+    assert set_parameters(peer, model_url=default_model_config.model_url or '').successful
+    assert change_state(peer, Transition.TRANSITION_CONFIGURE)
+    assert change_state(peer, Transition.TRANSITION_ACTIVATE)
+    assert state(peer) == State.PRIMARY_STATE_ACTIVE
+
+
+def test_lifecycle_without_autostart(start_node, peer, camera, astronaut):
+    poses = peer.collect(PoseArray, f'{NODE}/poses')
+    start_node(autostart=False, ready=False)
+    assert state(peer) == State.PRIMARY_STATE_UNCONFIGURED
+    assert change_state(peer, Transition.TRANSITION_CONFIGURE)
+    assert state(peer) == State.PRIMARY_STATE_INACTIVE
+    peer.spin_for(0.5)
+    assert camera.publisher.get_subscription_count() == 0
+    for _ in range(2):
+        assert change_state(peer, Transition.TRANSITION_ACTIVATE)
+        camera.wait_for_node()
+        camera.send_until(as_image(astronaut), lambda: poses)
+        assert change_state(peer, Transition.TRANSITION_DEACTIVATE)
+        assert peer.spin_until(lambda: camera.publisher.get_subscription_count() == 0)
+        poses.clear()
+    assert change_state(peer, Transition.TRANSITION_CLEANUP)
+    assert set_parameters(peer, input_resolution=193).successful
+    assert change_state(peer, Transition.TRANSITION_CONFIGURE)
+    info = peer.collect(ModelInfo, f'{NODE}/model_info', LATCHED)
+    assert peer.spin_until(lambda: info)
+    assert info[-1].input_width == 193
+
+
+def test_rounds_leave_no_thread_file_or_memory_behind(start_node, peer):
+    from pathlib import Path
+
+    node = start_node(autostart=False, ready=False)
+    process = Path('/proc') / str(node.pid)
+
+    def rounds(count):
+        for _ in range(count):
+            for transition in (
+                Transition.TRANSITION_CONFIGURE,
+                Transition.TRANSITION_ACTIVATE,
+                Transition.TRANSITION_DEACTIVATE,
+                Transition.TRANSITION_CLEANUP,
+            ):
+                assert change_state(peer, transition)
+
+    def used():
+        status = dict(line.split(':', 1) for line in (process / 'status').read_text().splitlines())
+        return {
+            'threads': int(status['Threads']),
+            'files': len(list((process / 'fd').iterdir())),
+            'megabytes': int(status['VmRSS'].split()[0]) / 1024,
+        }
+
+    rounds(5)
+    before = used()
+    rounds(20)
+    after = used()
+    assert after['threads'] <= before['threads']
+    assert after['files'] <= before['files']
+    assert after['megabytes'] < before['megabytes'] + 40
+
+
+def test_enable_pauses_without_unloading(start_node, peer, camera, astronaut):
+    poses = peer.collect(PoseArray, f'{NODE}/poses')
+    start_node()
+    camera.wait_for_node()
+    camera.send_until(as_image(astronaut), lambda: poses)
+    assert peer.call(SetBool, f'{NODE}/enable', SetBool.Request(data=False)).success
+    assert peer.spin_until(lambda: camera.publisher.get_subscription_count() == 0)
+    assert state(peer) == State.PRIMARY_STATE_ACTIVE
+    poses.clear()
+    assert peer.call(SetBool, f'{NODE}/enable', SetBool.Request(data=True)).success
+    camera.wait_for_node()
+    camera.send_until(as_image(astronaut), lambda: poses)
+
+
+# Diagnostics.
+
+
+def collect_status(peer):
+    found = []
+    peer.create_subscription(
+        DiagnosticArray,
+        '/diagnostics',
+        lambda message: found.extend(s for s in message.status if 'posenet' in s.name),
+        10,
+    )
+    return found
+
+
+def values_of(status):
+    return {pair.key: pair.value for pair in status.values}
+
+
+def test_diagnostics_tell_rates_drops_and_latency(start_node, peer, camera, astronaut):
+    found = collect_status(peer)
+    start_node()
+    camera.wait_for_node()
+    assert peer.spin_until(lambda: any('no image has come yet' in s.message for s in found))
+    assert found[-1].level == DiagnosticStatus.WARN
+    message = as_image(astronaut)
+    camera.send_until(message, lambda: found[-1].message == 'running', period=0.1)
+    values = values_of(found[-1])
+    assert found[-1].level == DiagnosticStatus.OK
+    assert 3 < float(values['rate out (Hz)']) < 11
+    assert values['people'] == '1'
+    assert (values['backend'], values['precision']) == ('onnxruntime', 'fp32')
+    for stage in ('latency', 'convert', 'preprocess', 'inference', 'decode', 'publish'):
+        p50, p95, worst = map(float, values[f'{stage} p50/p95/max (ms)'].split(' / '))
+        assert 0 <= p50 <= p95 <= worst < 5000
+    message.encoding = 'rgb9'
+    camera.send_until(message, lambda: 'dropped' in found[-1].message)
+    assert int(values_of(found[-1])['dropped: broken image']) > 0
+    found.clear()
+    assert peer.spin_until(lambda: any('no image for' in s.message for s in found), 10)
+
+
+def test_diagnostics_tell_why_there_is_no_model(start_node, peer):
+    found = collect_status(peer)
+    start_node(model_url='/nowhere', ready=False)
+    assert peer.spin_until(lambda: found)
+    assert found[-1].level == DiagnosticStatus.ERROR
+    assert '/nowhere' in found[-1].message
+
+
+def test_every_frame_is_processed_or_counted_as_dropped(start_node, peer, astronaut):
+    """Overload: everything that was received is accounted for, and latency does not grow."""
+    camera = Camera(peer, reliability='reliable')
+    poses = peer.collect(PoseArray, f'{NODE}/poses', 1000)
+    found = collect_status(peer)
+    start_node(
+        '-p', 'qos_overrides./image_raw.subscription.reliability:=reliable',
+        '-p', 'qos_overrides./image_raw.subscription.depth:=1000',
+        input_resolution=513,
+    )  # fmt: skip
+    camera.wait_for_node()
+    message = as_image(astronaut[::4, ::4].copy())
+    for _ in range(200):
+        camera.send(message)
+        peer.spin_for(0.004)
+    peer.spin_for(3)
+    dropped = int(values_of(found[-1]).get('dropped: newer image came', 0))
+    assert dropped > 0
+    assert len(poses) + dropped == 200
+    stamps = [m.header.stamp.sec + m.header.stamp.nanosec / 1e9 for m in poses]
+    assert stamps == sorted(stamps)
+
+
+# Several cameras.
+
+
+def test_cameras_share_a_model_and_none_starves(start_node, peer, astronaut):
+    received = {name: peer.collect(PoseArray, f'{NODE}/{name}/poses') for name in ('fast', 'slow')}
+    start_node('-p', 'cameras:=[fast, slow]')
+    cameras = {name: Camera(peer, f'{name}/image_raw') for name in received}
+    for camera in cameras.values():
+        camera.wait_for_node()
+    fast, slow = as_image(astronaut[::2, ::2].copy()), as_image(np.zeros((50, 60, 3), np.uint8))
+    end = time.monotonic() + 4
+    count = 0
+    while time.monotonic() < end:
+        cameras['fast'].send(fast)
+        if count % 12 == 0:
+            cameras['slow'].send(slow)
+        count += 1
+        peer.spin_for(1 / 60)
+    peer.spin_for(0.5)
+    assert len(received['slow']) >= 0.7 * cameras['slow'].sent
+    assert len(received['fast']) >= 3 * len(received['slow'])
+    assert all(m.image_width == 60 and not m.poses for m in received['slow'])
+    assert all(m.image_width == 256 and m.poses for m in received['fast'])
+
+
+@pytest.mark.parametrize('names', ['[front, front]', '[]', "['no spaces']"])
+def test_camera_names_must_make_sense(start_node, names):
+    node = start_node('-p', f'cameras:={names}', ready=False)
+    node.wait_for('Invalid cameras')
+    assert 'Traceback' not in node.output
+
+
+# The end.
+
+
+@pytest.mark.parametrize('signal_number', [signal.SIGINT, signal.SIGTERM])
+def test_ends_cleanly_while_images_come(start_node, start, peer, signal_number, astronaut):
+    poses = peer.collect(PoseArray, f'{NODE}/poses')
+    camera = Camera(peer)
+    for delay in (0.0, 0.013, 0.1):
+        node = start_node()
+        poses.clear()
+        camera.send_until(as_image(astronaut), lambda: poses, period=1 / 60)
+        peer.spin_for(delay)
+        camera.send(as_image(astronaut))
+        assert node.stop(signal_number) == 0, node.output
+        assert 'Traceback' not in node.output
+        assert 'terminate called' not in node.output
+
+
+@pytest.mark.parametrize('delay', [0.05, 0.3, 0.6, 0.9, 1.2])
+def test_ends_cleanly_however_early_it_is_told_to(start_node, delay):
+    node = start_node(ready=False)
+    time.sleep(delay)
+    assert node.stop(signal.SIGINT) in ((0, -2) if delay < 0.1 else (0,)), node.output
+    assert 'Traceback' not in node.output
+
+
+def test_second_signal_changes_nothing(start_node):
+    import os
+
+    node = start_node()
+    for _ in range(5):
+        os.kill(node.pid, signal.SIGINT)
+        os.kill(node.pid, signal.SIGTERM)
+    assert node.stop(signal.SIGINT) == 0
+    assert 'Traceback' not in node.output
