@@ -18,8 +18,13 @@ from posenet_ros.ros.parameters import PARAMETERS
 OTHER_ARGUMENTS = (
     ('namespace', '', 'Namespace of the node and its topics.'),
     ('node_name', 'posenet_node', 'Name of the node.'),
-    ('image_topic', 'image_raw', 'Images to find people in.'),
-    ('camera_info_topic', 'camera_info', 'Calibration of the camera, for the markers.'),
+    (
+        'image_topic',
+        'image_raw',
+        'Images to find people in. With named cameras, {camera} stands for the name; without it '
+        'the name goes in front.',
+    ),
+    ('camera_info_topic', 'camera_info', 'Calibration of the camera, likewise, for the markers.'),
     ('params_file', '', 'YAML file of parameters, such as config/posenet.yaml.'),
     ('use_sim_time', 'false', 'Take the time from /clock.'),
     ('respawn', 'false', 'Start the node again if its process dies.'),
@@ -64,7 +69,17 @@ def launch_node(context: LaunchContext) -> list:
         if text:
             # A wrong value stops the launch here, with a message that names it.
             value = text if isinstance(spec.default, str) else yaml.safe_load(text)
+            if isinstance(spec.default, list) and isinstance(value, str):
+                value = value.split(',')
             overrides[spec.name] = spec.checked(value)
+    remappings = [
+        (f'{name}/{topic}' if name else topic, camera_topic(given(argument), name))
+        for topic, argument in (
+            ('image_raw', 'image_topic'),
+            ('camera_info', 'camera_info_topic'),
+        )
+        for name in overrides.get('cameras', [''])
+    ]
     params_file = [given('params_file')] if given('params_file') else []
     actions: list = []
     profile = 'FASTDDS_DEFAULT_PROFILES_FILE'
@@ -78,10 +93,7 @@ def launch_node(context: LaunchContext) -> list:
             name=given('node_name'),
             namespace=given('namespace'),
             parameters=[*params_file, overrides],
-            remappings=[
-                ('image_raw', given('image_topic')),
-                ('camera_info', given('camera_info_topic')),
-            ],
+            remappings=remappings,
             arguments=['--ros-args', '--log-level', given('log_level')],
             respawn=flag('respawn'),
             respawn_delay=2.0,
@@ -89,3 +101,10 @@ def launch_node(context: LaunchContext) -> list:
         )
     )
     return actions
+
+
+def camera_topic(topic: str, camera: str) -> str:
+    """The topic of one camera: its name in the place of {camera}, or in front."""
+    if '{camera}' in topic:
+        return topic.replace('{camera}', camera)
+    return f'{camera}/{topic}' if camera else topic
