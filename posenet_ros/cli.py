@@ -1,4 +1,4 @@
-"""The posenet command: poses of photos, folders and videos, and the model cache."""
+"""The posenet command: poses of photos, folders, videos and bags, and the model cache."""
 
 from __future__ import annotations
 
@@ -73,20 +73,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_options(estimate, ModelConfig)
     _add_options(estimate, DecoderConfig)
-    estimate.add_argument(
-        '--backend', default='auto', choices=BACKENDS, help='what runs the network (auto)'
-    )
-    estimate.add_argument(
-        '--precision', choices=PRECISIONS, help='arithmetic of the network (what suits the backend)'
-    )
-    estimate.add_argument(
-        '--num-threads',
-        type=int,
-        default=0,
-        metavar='N',
-        help='CPU threads of one inference; 0 is one per core (0)',
-    )
+    _add_runtime_options(estimate)
     estimate.set_defaults(run=_estimate)
+
+    bag = commands.add_parser(
+        'bag',
+        help='add poses to a recorded bag',
+        description='Reads the Image and CompressedImage topics of a rosbag2 and writes a bag with '
+        'a PoseArray on TOPIC/poses for every image on TOPIC, at the same time and with the same '
+        'header. Needs the package rosbags (pip install posenet_ros[bag]).',
+    )
+    bag.add_argument('input', type=Path, metavar='IN', help='rosbag2 folder, MCAP or sqlite3')
+    bag.add_argument('output', type=Path, metavar='OUT', help='folder of the new bag')
+    bag.add_argument(
+        '--topic', action='append', default=[], help='read this topic; may be given again (all)'
+    )
+    bag.add_argument(
+        '--annotated', action='store_true', help='also write drawn images on TOPIC/annotated'
+    )
+    bag.add_argument(
+        '--storage', choices=('mcap', 'sqlite3'), default='mcap', help='of the new bag (mcap)'
+    )
+    _add_options(bag, ModelConfig)
+    _add_options(bag, DecoderConfig)
+    _add_runtime_options(bag)
+    bag.set_defaults(run=_bag)
 
     fetch = commands.add_parser(
         'fetch',
@@ -119,6 +130,22 @@ def _add_options(parser: argparse.ArgumentParser, config: type) -> None:
                 metavar=field.name.rsplit('_', 1)[-1].upper(),
                 help=help_text,
             )
+
+
+def _add_runtime_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--backend', default='auto', choices=BACKENDS, help='what runs the network (auto)'
+    )
+    parser.add_argument(
+        '--precision', choices=PRECISIONS, help='arithmetic of the network (what suits the backend)'
+    )
+    parser.add_argument(
+        '--num-threads',
+        type=int,
+        default=0,
+        metavar='N',
+        help='CPU threads of one inference; 0 is one per core (0)',
+    )
 
 
 def _number_or_size(text: str) -> float | tuple[float, float]:
@@ -173,6 +200,29 @@ def _estimate(options: argparse.Namespace) -> None:
             part.write_text(json.dumps(result) + '\n')
     elif options.draw is None:
         print(json.dumps(result), flush=True)
+
+
+def _bag(options: argparse.Namespace) -> None:
+    decoder: DecoderConfig = _config(DecoderConfig, options)
+    model: ModelConfig = _config(ModelConfig, options)
+    try:
+        from posenet_ros.bag import add_poses
+    except ImportError as error:
+        raise PoseNetError(
+            f'bags need the Python package rosbags: pip install rosbags ({error})'
+        ) from error
+    with PoseNet.load(model, options.backend, options.precision, options.num_threads) as net:
+        counts = add_poses(
+            options.input,
+            options.output,
+            lambda image: net.estimate([image], decoder)[0],
+            topics=options.topic,
+            annotated=options.annotated,
+            storage=options.storage,
+            progress=_with_progress,
+        )
+    broken = f', {counts["broken"]} images could not be read' if counts['broken'] else ''
+    print(f'{options.output}: {counts["people"]} poses in {counts["images"]} images{broken}')
 
 
 def _estimate_video(options: argparse.Namespace, poses_of: Any) -> list[dict[str, Any]]:

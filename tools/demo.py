@@ -27,8 +27,8 @@ from sensor_msgs.msg import Image
 from posenet_ros import KEYPOINT_NAMES, Pose
 from posenet_ros.draw import draw_poses
 from posenet_ros.errors import ImageError, PoseNetError
+from posenet_ros.image_conversion import image_to_rgb
 from posenet_ros.media import Video, VideoWriter, read_image, write_image
-from posenet_ros.ros.images import image_to_rgb
 
 TIMEOUT_SECONDS = 180.0  # the first run fetches the model and compiles the decoder
 QUIET_SECONDS = 2.0  # after the source has ended

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,11 +17,11 @@ from visualization_msgs.msg import MarkerArray
 
 from posenet_ros.decode import Pose
 from posenet_ros.draw import draw_poses
+from posenet_ros.image_conversion import CvBridge, compressed_to_rgb, image_to_rgb
 from posenet_ros.msg import PoseArray
 from posenet_ros.ros.diagnostics import CameraStatistics
-from posenet_ros.ros.images import compressed_to_rgb, cv_bridge, image_message, image_to_rgb
 from posenet_ros.ros.markers import PixelPlane, calibrated, pose_markers
-from posenet_ros.ros.messages import pose_array
+from posenet_ros.ros.messages import image_message, pose_array
 
 # From a publisher's first sign to its node's name being known.
 QOS_WARNING_DELAY_SECONDS = 1.0
@@ -82,7 +83,7 @@ class Camera:
         self._subscriptions = []
 
     def to_rgb(self, message: Image | CompressedImage) -> np.ndarray:
-        """The pixels of a message; see images.py."""
+        """The pixels of a message; see image_conversion.py."""
         if self._compressed:
             return compressed_to_rgb(message)
         return image_to_rgb(message, cv_bridge())
@@ -180,6 +181,17 @@ class Camera:
         # The event comes before the names of the publisher's node are known.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         timer = node.create_timer(QOS_WARNING_DELAY_SECONDS, warn, clock=steady)
+
+
+@functools.cache
+def cv_bridge() -> CvBridge | None:
+    """The distribution's cv_bridge; None where it is missing or broken."""
+    try:
+        import cv_bridge as package
+
+        return package.CvBridge()
+    except Exception:  # a cv_bridge built for another numpy or OpenCV fails in many ways
+        return None
 
 
 def _copy(qos: QoSProfile) -> QoSProfile:

@@ -20,7 +20,7 @@ from std_msgs.msg import Header
 from posenet_ros.errors import ConfigError, PoseNetError
 from posenet_ros.media import VIDEO_SUFFIXES, Video, images_in, read_image
 from posenet_ros.ros.declaration import declare_parameters
-from posenet_ros.ros.images import image_message
+from posenet_ros.ros.messages import image_message
 from posenet_ros.ros.parameters import ParameterSpec
 
 # OpenCV conversion from RGB to each encoding that can be published.

@@ -1,9 +1,12 @@
-"""Poses and the model as posenet_ros messages."""
+"""Poses, the model and images as messages."""
 
 from __future__ import annotations
 
+import array
 from collections.abc import Sequence
 
+import numpy as np
+from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from posenet_ros.decode import Pose
@@ -37,6 +40,18 @@ def _person_pose(pose: Pose) -> PersonPose:
         )
     ]
     return PersonPose(track_id=PersonPose.UNTRACKED, score=pose.score, keypoints=keypoints)
+
+
+def image_message(header: Header, pixels: np.ndarray, encoding: str) -> Image:
+    """A message of 8-bit pixels, (H, W) or (H, W, channels), already in `encoding`."""
+    height, width = pixels.shape[:2]
+    # rclpy takes an array.array as it is; an ndarray it would check byte by byte.
+    data = array.array('B')
+    data.frombytes(np.ascontiguousarray(pixels).data.cast('B'))
+    message = Image(header=header, height=height, width=width, encoding=encoding)
+    message.step = len(data) // height
+    message.data = data
+    return message
 
 
 def model_info(net: PoseNet) -> ModelInfo:

@@ -1,6 +1,7 @@
-"""sensor_msgs images <-> numpy arrays, without a copy wherever the pixels allow it.
+"""sensor_msgs images -> uint8 RGB arrays, without a copy wherever the pixels allow it.
 
-cv_bridge does what needs computing where it can be imported and is right; our own converter does
+Takes anything with the fields of the messages, from a topic or from a bag; needs no ROS. A
+cv_bridge, where one is given, does what needs computing and it gets right; our own converter does
 the same elsewhere, to the same pixels. Honours encoding, step and is_bigendian.
 
 Sources: sensor_msgs/image_encodings.hpp; cv_bridge.cpp (colours first, then 16 bits to 8 with a
@@ -9,14 +10,10 @@ factor of 255 / 65535).
 
 from __future__ import annotations
 
-import array
-import functools
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
-from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Header
 
 from posenet_ros.errors import ImageError
 
@@ -58,27 +55,36 @@ _FOR_CV_BRIDGE = (
 )  # fmt: skip
 
 
-class _CvBridge(Protocol):
+class Image(Protocol):
+    """The fields of sensor_msgs/Image."""
+
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    data: Any  # a buffer of bytes
+
+
+class CompressedImage(Protocol):
+    """The fields of sensor_msgs/CompressedImage."""
+
+    format: str
+    data: Any  # a buffer of bytes
+
+
+class CvBridge(Protocol):
+    """What is used of cv_bridge.CvBridge."""
+
     def imgmsg_to_cv2(self, message: Any, desired_encoding: str) -> np.ndarray: ...
 
 
-@functools.cache
-def cv_bridge() -> _CvBridge | None:
-    """The distribution's cv_bridge; None where it is missing or broken."""
-    try:
-        from cv_bridge import CvBridge
-
-        return CvBridge()
-    except Exception:  # a cv_bridge built for another numpy or OpenCV fails in many ways
-        return None
-
-
-def image_to_rgb(message: Image, bridge: _CvBridge | None = None) -> np.ndarray:
+def image_to_rgb(message: Image, bridge: CvBridge | None = None) -> np.ndarray:
     """The pixels of an Image.
 
     Args:
         message: sensor_msgs/Image.
-        bridge: cv_bridge() to let cv_bridge convert what needs computing.
+        bridge: to let cv_bridge convert what needs computing.
 
     Returns:
         uint8 RGB (H, W, 3): for 8-bit colour and mono images a view of the message, of whatever
@@ -123,18 +129,6 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
             f'{data.size} bytes of format {message.format!r} cannot be decoded as JPEG or PNG'
         )
     return image[..., ::-1]
-
-
-def image_message(header: Header, pixels: np.ndarray, encoding: str) -> Image:
-    """A message of 8-bit pixels, (H, W) or (H, W, channels), already in `encoding`."""
-    height, width = pixels.shape[:2]
-    # rclpy takes an array.array as it is; an ndarray it would check byte by byte.
-    data = array.array('B')
-    data.frombytes(np.ascontiguousarray(pixels).data.cast('B'))
-    message = Image(header=header, height=height, width=width, encoding=encoding)
-    message.step = len(data) // height
-    message.data = data
-    return message
 
 
 def _check(message: Image) -> None:
