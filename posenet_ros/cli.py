@@ -207,10 +207,10 @@ def _bag(options: argparse.Namespace) -> None:
     model: ModelConfig = _config(ModelConfig, options)
     try:
         from posenet_ros.bag import add_poses
-    except ImportError as error:
-        raise PoseNetError(
-            f'bags need the Python package rosbags: pip install rosbags ({error})'
-        ) from error
+    except ModuleNotFoundError as error:
+        if (error.name or '').split('.')[0] != 'rosbags':
+            raise
+        raise PoseNetError('bags need the Python package rosbags: pip install rosbags') from error
     with PoseNet.load(model, options.backend, options.precision, options.num_threads) as net:
         counts = add_poses(
             options.input,

@@ -42,8 +42,11 @@ def install_packages(python: Path, distro: str, numpy_version: str | None) -> No
             constraints.flush()
             arguments.append(f'-c{constraints.name}')
         pip = [str(python), '-m', 'pip', '--disable-pip-version-check', 'install', '-q']
-        subprocess.run([*pip, '-U', 'pip', 'wheel'], check=True)
-        subprocess.run([*pip, *arguments], check=True)
+        try:
+            subprocess.run([*pip, '-U', 'pip', 'wheel'], check=True)
+            subprocess.run([*pip, *arguments], check=True)
+        except subprocess.CalledProcessError:
+            sys.exit('pip could not install what is needed; its messages above say why')
 
 
 def repair_cmake_exports(venv: Path, python: Path) -> None:

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from builtin_interfaces.msg import Time as TimeMessage
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -13,6 +14,7 @@ from rcl_interfaces.msg import Parameter, ParameterValue
 from rcl_interfaces.srv import DescribeParameters, SetParameters, SetParametersAtomically
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros_processes import as_image, wait_until
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool
 from visualization_msgs.msg import Marker, MarkerArray
@@ -210,6 +212,107 @@ def test_model_info_is_latched(start_node, peer, net):
     assert info[0].model_sha256 == net.model_sha256
     assert tuple(info[0].keypoint_names) == KEYPOINT_NAMES
     assert len(info[0].skeleton_edges) == 24
+
+
+def test_stamps_that_jump_back_do_not_stall_the_node(start_node, peer, camera, astronaut):
+    poses = peer.collect(PoseArray, f'{NODE}/poses')
+    start_node()
+    camera.wait_for_node()
+    message = as_image(astronaut)
+    seconds = [2000, 3000, 1000, 0, 2500]
+    for second in seconds:
+        message.header.stamp.sec = second
+
+        def came(second=second):
+            camera.publisher.publish(message)
+            return any(m.header.stamp.sec == second for m in poses)
+
+        assert peer.spin_until(came)
+    assert all(len(m.poses) == 1 for m in poses)
+
+
+def test_simulated_time_is_respected(start_node, peer, camera, astronaut):
+    found = collect_status(peer)
+    clock = peer.create_publisher(Clock, '/clock', 10)
+    poses = peer.collect(PoseArray, f'{NODE}/poses')
+    start_node(use_sim_time=True)
+    camera.wait_for_node()
+    message = as_image(astronaut)
+    message.header.stamp.sec = 100
+
+    def latency_is_simulated():
+        clock.publish(Clock(clock=TimeMessage(sec=100, nanosec=500_000_000)))
+        camera.publisher.publish(message)
+        peer.spin_for(0.05)
+        latest = values_of(found[-1]).get('latency p50/p95/max (ms)', '') if found else ''
+        return latest.startswith('500.0 / 500.0')
+
+    assert peer.spin_until(latency_is_simulated)
+    assert poses[-1].header.stamp.sec == 100
+    assert found[-1].level == DiagnosticStatus.WARN  # half a second is above latency_warn
+
+
+def test_camera_that_is_unplugged_and_comes_back(start_node, peer, astronaut):
+    found = collect_status(peer)
+    poses = peer.collect(PoseArray, f'{NODE}/poses')
+    start_node(image_timeout=1.0)
+    for _ in range(2):
+        camera = Camera(peer)
+        camera.wait_for_node()
+        poses.clear()
+        camera.send_until(as_image(astronaut), lambda: poses)
+        camera.send_until(as_image(astronaut), lambda: found[-1].message == 'running')
+        peer.destroy_publisher(camera.publisher)
+        found.clear()
+        assert peer.spin_until(lambda: any('no image for' in s.message for s in found))
+
+
+def test_bag_played_into_the_node_gives_the_poses_of_the_bag_command(
+    start_node, peer, tmp_path, net, astronaut
+):
+    rosbag2 = pytest.importorskip('rosbags.rosbag2', reason='the package rosbags is not installed')
+    from rosbags.highlevel import AnyReader
+
+    from posenet_ros import bag
+
+    store = bag.typestore()
+    with rosbag2.Writer(
+        tmp_path / 'bag', version=9, storage_plugin=rosbag2.StoragePlugin.MCAP
+    ) as writer:
+        connection = writer.add_connection('/image_raw', bag.IMAGE_TYPE, typestore=store)
+        for i in range(5):
+            pixels = np.ascontiguousarray(np.roll(astronaut, 5 * i, axis=1))
+            message = store.types[bag.IMAGE_TYPE](
+                header=store.types['std_msgs/msg/Header'](
+                    stamp=store.types['builtin_interfaces/msg/Time'](sec=1000 + i, nanosec=7),
+                    frame_id='recorded',
+                ),
+                height=512, width=512, step=1536, encoding='rgb8', is_bigendian=0,
+                data=pixels.reshape(-1),
+            )  # fmt: skip
+            writer.write(connection, 10**18 + i, store.serialize_cdr(message, bag.IMAGE_TYPE))
+    bag.add_poses(tmp_path / 'bag', tmp_path / 'out', net.estimate_multiple_poses)
+    poses = peer.collect(PoseArray, f'{NODE}/poses')
+    start_node('-p', 'qos_overrides./image_raw.subscription.reliability:=reliable')
+    camera = Camera(peer, reliability='reliable')
+    camera.wait_for_node()
+    with AnyReader([tmp_path / 'bag']) as played:
+        for _, _, data in played.messages():
+            before = len(poses)
+            camera.publisher.publish(bytes(data))
+            assert peer.spin_until(lambda before=before: len(poses) > before)
+    with AnyReader([tmp_path / 'out']) as reader:
+        expected = [reader.deserialize(data, c.msgtype) for c, _, data in reader.messages()]
+    assert len(poses) == len(expected) == 5
+    for live, recorded in zip(poses, expected, strict=True):
+        assert (live.header.stamp.sec, live.header.stamp.nanosec) == (
+            recorded.header.stamp.sec,
+            recorded.header.stamp.nanosec,
+        )
+        assert live.header.frame_id == 'recorded'
+        for a, b in zip(live.poses, recorded.poses, strict=True):
+            for keypoint, other in zip(a.keypoints, b.keypoints, strict=True):
+                assert (keypoint.x, keypoint.y) == pytest.approx((other.x, other.y), abs=0.01)
 
 
 # What rviz looks at.
