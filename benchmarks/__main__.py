@@ -75,10 +75,11 @@ def node(profile: bool) -> list[dict[str, Any]]:
         'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
         'ROS_DOMAIN_ID': str(random.randint(1, 100)),
     }
-    environment.pop('FASTDDS_DEFAULT_PROFILES_FILE', None)
-    if profile:
-        path = Path(__file__).resolve().parent.parent / 'config/fastdds.xml'
-        environment['FASTDDS_DEFAULT_PROFILES_FILE'] = str(path)
+    for variable in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'):
+        environment.pop(variable, None)
+        if profile:
+            path = Path(__file__).resolve().parent.parent / 'config/fastdds.xml'
+            environment[variable] = str(path)
     results = []
     for width, height in SIZES:
         process = subprocess.Popen(

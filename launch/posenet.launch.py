@@ -9,9 +9,10 @@ from pathlib import Path
 import yaml
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
+from launch_ros.parameter_descriptions import ParameterValue
 
 from posenet_ros.ros.parameters import PARAMETERS
 
@@ -72,39 +73,63 @@ def launch_node(context: LaunchContext) -> list:
             if isinstance(spec.default, list) and isinstance(value, str):
                 value = value.split(',')
             overrides[spec.name] = spec.checked(value)
+    params_file = [given('params_file')] if given('params_file') else []
+    cameras = overrides.get('cameras') or cameras_in(params_file) or ['']
     remappings = [
         (f'{name}/{topic}' if name else topic, camera_topic(given(argument), name))
         for topic, argument in (
             ('image_raw', 'image_topic'),
             ('camera_info', 'camera_info_topic'),
         )
-        for name in overrides.get('cameras', [''])
+        for name in cameras
     ]
-    params_file = [given('params_file')] if given('params_file') else []
-    actions: list = []
-    profile = 'FASTDDS_DEFAULT_PROFILES_FILE'
-    if flag('fastdds_profile') and profile not in context.environment:
-        share = Path(get_package_share_directory('posenet_ros'))
-        actions.append(SetEnvironmentVariable(profile, str(share / 'config/fastdds.xml')))
-    actions.append(
+    return [
         LifecycleNode(
             package='posenet_ros',
             executable='posenet_node',
             name=given('node_name'),
             namespace=given('namespace'),
-            parameters=[*params_file, overrides],
+            parameters=[*params_file, typed(overrides)],
             remappings=remappings,
             arguments=['--ros-args', '--log-level', given('log_level')],
+            additional_env=fastdds_environment(context) if flag('fastdds_profile') else {},
             respawn=flag('respawn'),
             respawn_delay=2.0,
             output='both',
         )
-    )
-    return actions
+    ]
+
+
+def typed(parameters: dict) -> dict:
+    """Keeps strings strings: launch_ros would read '0' as a number."""
+    return {
+        name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
+        for name, value in parameters.items()
+    }
+
+
+def fastdds_environment(context: LaunchContext) -> dict[str, str]:
+    """The variables that apply config/fastdds.xml, where the user has not chosen a profile."""
+    profile = str(Path(get_package_share_directory('posenet_ros')) / 'config/fastdds.xml')
+    # Fast DDS 3 (Kilted) reads the first, Fast DDS 2 (Humble, Jazzy) the second.
+    variables = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+    return {name: profile for name in variables if name not in context.environment}
+
+
+def cameras_in(params_files: list[str]) -> list[str]:
+    """The parameter cameras of the params file, of whichever node it is for."""
+    for path in params_files:
+        for node in (yaml.safe_load(Path(path).read_text()) or {}).values():
+            cameras = (node or {}).get('ros__parameters', {}).get('cameras')
+            if cameras:
+                return cameras
+    return []
 
 
 def camera_topic(topic: str, camera: str) -> str:
     """The topic of one camera: its name in the place of {camera}, or in front."""
     if '{camera}' in topic:
+        if not camera:
+            raise ValueError(f'{topic} has a place for a name, but cameras names none')
         return topic.replace('{camera}', camera)
     return f'{camera}/{topic}' if camera else topic

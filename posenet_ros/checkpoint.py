@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,11 @@ NPM_TIMEOUT_SECONDS = 300.0
 
 # An npm package that ships the bucket's own files of the default model (Apache-2.0).
 NPM_PACKAGE = '@kubohiroya/turbowarp-tmpose@1.12.0'
+# A node blocks SIGINT and SIGTERM in all its threads, and children inherit that.
+RUN_UNBLOCKED = (
+    'import os, signal, sys; signal.pthread_sigmask(signal.SIG_SETMASK, ()); '
+    'os.execv(sys.argv[1], sys.argv[1:])'
+)
 NPM_FOLDER = 'package/dist/posenet/mobilenet-v1-075-stride16'
 
 # SHA-256 of the official files that we know, by folder and name below the bucket's address.
@@ -56,6 +63,8 @@ KNOWN_SHA256 = {
 }
 
 CHECKSUMS = 'SHA256SUMS.json'
+TEMPORARY = '.fetching-'
+ABANDONED_SECONDS = 3600.0
 
 pooch.get_logger().setLevel('WARNING')
 
@@ -93,17 +102,20 @@ def fetch_checkpoint(config: ModelConfig, force: bool = False) -> Checkpoint:
         CheckpointError: it is missing, unreachable, incomplete or not what it should be. The
             cache is then as it was.
     """
-    local = _local_path(config)
-    if local is not None:
-        return _checkpoint(local, str(local))
-    url = _graph_url(config)
-    entry = posenet_home() / 'checkpoints' / _cache_name(config, url)
-    graph_path = entry / _url_name(url)
-    if force or not entry.exists():
-        with _new_entry(entry, replace=force) as folder:
-            _download(config, url, folder)
-    _verify_entry(entry)
-    return _checkpoint(graph_path, url)
+    try:
+        local = _local_path(config)
+        if local is not None:
+            return _checkpoint(local, str(local))
+        url = _graph_url(config)
+        entry = posenet_home() / 'checkpoints' / _cache_name(config, url)
+        if force or not entry.exists():
+            with _new_entry(entry) as folder:
+                _download(config, url, folder)
+        _verify_entry(config, entry)
+        return _checkpoint(entry / _url_name(url), url)
+    except OSError as error:  # a full disk, a folder that may not be read
+        name = f' {error.filename}' if error.filename else ''
+        raise CheckpointError(f'cannot read or write{name}: {error.strerror or error}') from error
 
 
 # Names and places.
@@ -162,29 +174,46 @@ def _cache_name(config: ModelConfig, url: str) -> str:
 
 
 @contextlib.contextmanager
-def _new_entry(entry: Path, replace: bool) -> Iterator[Path]:
+def _new_entry(entry: Path) -> Iterator[Path]:
     """A temporary folder that becomes the cache entry when the block ends well."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix='.fetching-', dir=entry.parent))
+        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=entry.parent))
     except OSError as error:
         raise CheckpointError(
             f'cannot write to the cache {entry.parent}: {error.strerror}; '
             'set POSENET_HOME to a folder that can be written'
         ) from error
     try:
+        _remove_abandoned(entry.parent)
         yield folder
-        if replace and entry.exists():
+        if _same_contents(folder, entry):
+            return  # what is there is good: nobody who reads it shall be disturbed
+        # Another process may do the same at the same time; then its entry is as good as ours.
+        with contextlib.suppress(OSError):
             entry.rename(folder.with_name(folder.name + '-old'))
-        try:
+        with contextlib.suppress(OSError):
             folder.rename(entry)
-        except OSError as error:
-            # Where another process was faster, its entry is as good as ours.
-            if not entry.is_dir():
-                raise CheckpointError(f'cannot write {entry}: {error.strerror}') from error
+        if not entry.is_dir():
+            raise CheckpointError(f'cannot write {entry}')
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(folder.with_name(folder.name + '-old'), ignore_errors=True)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Removes what processes left that were killed while they fetched."""
+    for folder in parent.glob(f'{TEMPORARY}*'):
+        with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _same_contents(folder: Path, entry: Path) -> bool:
+    try:
+        return all(_sha256(path) == _sha256(entry / path.name) for path in folder.iterdir())
+    except OSError:
+        return False
 
 
 def _download(config: ModelConfig, url: str, folder: Path) -> None:
@@ -203,7 +232,8 @@ def _download(config: ModelConfig, url: str, folder: Path) -> None:
 
 
 def _download_http(config: ModelConfig, url: str, folder: Path) -> None:
-    base = url[: len(url.split('?')[0].rsplit('/', 1)[0]) + 1]
+    address, _, query = url.partition('?')
+    base, query = address.rsplit('/', 1)[0], f'?{query}' if query else ''
     known = KNOWN_SHA256 if config.model_url is None else {}
     name = _url_name(url)
     sums = {}
@@ -229,7 +259,7 @@ def _download_http(config: ModelConfig, url: str, folder: Path) -> None:
     try:
         topology = read_topology(folder / name)
         for shard in topology.shards:
-            get(shard, base + shard)
+            get(shard, f'{base}/{shard}{query}')
         check_shards(topology, folder)
     except GraphError as error:
         raise CheckpointError(f'{url} cannot be used: {error}') from error
@@ -241,10 +271,10 @@ def _download_npm(folder: Path) -> None:
     if npm is None:
         raise CheckpointError(f'there is no npm client to get {NPM_PACKAGE} with')
     with tempfile.TemporaryDirectory() as scratch:
-        command = [npm, 'pack', '--silent', '--ignore-scripts', NPM_PACKAGE]
+        command = [npm, 'pack', '--loglevel=error', '--ignore-scripts', NPM_PACKAGE]
         try:
             subprocess.run(
-                command,
+                [sys.executable, '-c', RUN_UNBLOCKED, *command],
                 cwd=scratch,
                 check=True,
                 capture_output=True,
@@ -253,8 +283,9 @@ def _download_npm(folder: Path) -> None:
                 timeout=NPM_TIMEOUT_SECONDS,
             )
         except subprocess.CalledProcessError as error:
-            last = (error.stderr.strip() or 'no message').splitlines()[-1]
-            raise CheckpointError(f'npm cannot get {NPM_PACKAGE}: {last}') from error
+            lines = [line for line in error.stderr.splitlines() if 'log of this run' not in line]
+            reason = next((line for line in lines if line.strip()), f'status {error.returncode}')
+            raise CheckpointError(f'npm cannot get {NPM_PACKAGE}: {reason}') from error
         except subprocess.TimeoutExpired as error:
             raise CheckpointError(f'npm gave no {NPM_PACKAGE} within {error.timeout} s') from error
         official = _official_folder(ModelConfig())
@@ -271,7 +302,7 @@ def _download_npm(folder: Path) -> None:
                     if member is None:
                         raise KeyError(f'{NPM_FOLDER}/{name} is not a file')
                     (folder / name).write_bytes(member.read())
-        except (KeyError, ValueError, OSError, tarfile.TarError) as error:
+        except (KeyError, ValueError, EOFError, OSError, zlib.error, tarfile.TarError) as error:
             raise CheckpointError(f'{NPM_PACKAGE} is not what it should be: {error}') from error
     for name, expected in sums.items():
         if _sha256(folder / name) != expected:
@@ -296,20 +327,32 @@ def _write_checksums(folder: Path, sums: dict[str, str]) -> None:
     (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2) + '\n')
 
 
-def _verify_entry(entry: Path) -> None:
+def _verify_entry(config: ModelConfig, entry: Path) -> None:
+    advice = '`posenet fetch --force`, or deleting the folder, gets it anew'
     try:
         sums = json.loads((entry / CHECKSUMS).read_text())
+        if config.model_url is None:
+            # What we know ourselves counts, not what lies beside the files.
+            official = f'{_official_folder(config)}/'
+            pins = {name: KNOWN_SHA256.get(official + name) for name in sums}
+            sums.update({name: digest for name, digest in pins.items() if digest})
+        topology = read_topology(entry / _graph_name_in(sums))
+        missing = set(topology.shards) - set(sums)
         wrong = [name for name, digest in sums.items() if _sha256(entry / name) != digest]
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, GraphError) as error:
         raise CheckpointError(
-            f'the cached checkpoint {entry} is damaged ({error}); `posenet fetch --force`, or '
-            'deleting the folder, gets it anew'
+            f'the cached checkpoint {entry} is damaged ({error}); {advice}'
         ) from error
-    if wrong:
+    if missing or wrong:
         raise CheckpointError(
-            f'{", ".join(wrong)} in the cached checkpoint {entry} changed since it was fetched; '
-            '`posenet fetch --force`, or deleting the folder, gets it anew'
+            f'{", ".join([*wrong, *missing])} in the cached checkpoint {entry} changed since it '
+            f'was fetched; {advice}'
         )
+
+
+def _graph_name_in(sums: dict[str, str]) -> str:
+    (name,) = (name for name in sums if not name.endswith('.bin'))
+    return name
 
 
 def _checkpoint(graph_path: Path, source: str) -> Checkpoint:

@@ -123,7 +123,10 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     data = np.frombuffer(message.data, np.uint8)
     # As image_transport does, an orientation in the file is ignored: camera_info knows of none.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(data, flags) if data.size else None
+    try:
+        image = cv2.imdecode(data, flags) if data.size else None
+    except cv2.error:  # a header that claims a size beyond all reason
+        image = None
     if image is None:
         raise ImageError(
             f'{data.size} bytes of format {message.format!r} cannot be decoded as JPEG or PNG'

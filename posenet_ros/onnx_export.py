@@ -9,6 +9,7 @@ used, so that old TensorRT parsers take the graph too.
 from __future__ import annotations
 
 from collections import Counter
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,7 @@ class _Exporter:
         self.constants: dict[str, np.ndarray] = {}
         self.tensors: dict[str, str] = {}  # tfjs node -> ONNX tensor, channels first
         self.sizes: dict[str, tuple[int, int]] = {}  # ONNX tensor -> height, width
+        self.depths: dict[str, int] = {INPUT_NAME: 3}  # ONNX tensor -> channels
         self.paddings: dict[str, list[int]] = {}  # Pad nodes that wait for their convolution
         self.consumers = Counter(name for node in graph.nodes for name in node.inputs)
 
@@ -84,13 +86,18 @@ class _Exporter:
             'Pad': self.pad,
             'Identity': self.identity,
         }
-        for node in self.nodes:
+        for node in self.in_order():
             if node.op not in operations:
                 raise GraphError(
                     f'the graph uses the operation {node.op} (node {node.name}), which PoseNet '
                     f'graphs do not have; known are {", ".join(operations)}'
                 )
-            operations[node.op](node)
+            try:
+                operations[node.op](node)
+            except (LookupError, TypeError, ValueError, ArithmeticError, StopIteration) as error:
+                raise GraphError(
+                    f'{node.op} {node.name} is malformed ({type(error).__name__}: {error})'
+                ) from error
         outputs = [self.head(name, output_stride) for name in HEADS]
         image = helper.make_tensor_value_info(
             INPUT_NAME, TensorProto.FLOAT, ['batch', *self.input_size, 3]
@@ -108,8 +115,22 @@ class _Exporter:
             producer_name='posenet_ros',
             producer_version=str(EXPORTER_VERSION),
         )
-        onnx.checker.check_model(model)
+        try:
+            onnx.checker.check_model(model)
+        except onnx.checker.ValidationError as error:
+            raise GraphError(f'the graph makes no valid ONNX model: {error}') from error
         return model
+
+    def in_order(self) -> list[Node]:
+        """The nodes, each after those that it reads. tfjs does not need them so."""
+        nodes = {node.name: node for node in self.nodes}
+        sorter = TopologicalSorter(
+            {name: [i for i in node.inputs if i in nodes] for name, node in nodes.items()}
+        )
+        try:
+            return [nodes[name] for name in sorter.static_order()]
+        except CycleError as error:
+            raise GraphError(f'the graph reads itself in a circle: {error.args[1]}') from error
 
     # Operations, one method each.
 
@@ -171,7 +192,8 @@ class _Exporter:
         if (
             producer.op_type == 'Conv'
             and len(producer.input) == 2
-            and self.consumers[node.inputs[0]] == 1
+            and tensor == node.inputs[0]
+            and self.consumers[tensor] == 1
         ):
             producer.input.append(self.constant(f'{node.name}/bias', bias))
             self.tensors[node.name] = tensor
@@ -218,12 +240,21 @@ class _Exporter:
         if paddings.shape != (4, 2) or paddings[[0, 3]].any() or (paddings < 0).any():
             raise GraphError(f'Pad {node.name} does more than pad rows and columns')
         (top, bottom), (left, right) = paddings[1:3].tolist()
-        # Padding with zeros before a convolution is the convolution's own padding.
         readers = [other for other in self.nodes if node.name in other.inputs]
-        if not all('Conv' in reader.op for reader in readers):
-            raise GraphError(f'Pad {node.name} is read by something that is not a convolution')
-        self.tensors[node.name] = self.tensor(node, 0)
-        self.paddings[node.name] = [top, left, bottom, right]
+        tensor = self.tensor(node, 0)
+        if readers and all('Conv' in reader.op for reader in readers):
+            # Padding with zeros before a convolution is the convolution's own padding.
+            self.tensors[node.name] = tensor
+            self.paddings[node.name] = [top, left, bottom, right]
+            return
+        pads = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
+        height, width = self.sizes[tensor]
+        self.tensors[node.name] = self.emit(
+            'Pad',
+            [tensor, self.constant(f'{node.name}/pads', pads)],
+            node.name,
+            (height + top + bottom, width + left + right),
+        )
 
     # Heads.
 
@@ -248,7 +279,7 @@ class _Exporter:
                 f'{self.input_size[1]}, which is not output stride {output_stride}: the graph '
                 'is of another stride than output_stride says'
             )
-        channels = self.channels(tensor)
+        channels = self.depths[tensor]
         if channels != HEADS[name]:
             raise GraphError(f'{found[0]} has {channels} channels; PoseNet has {HEADS[name]}')
         if name == 'heatmap':
@@ -259,10 +290,6 @@ class _Exporter:
         return helper.make_tensor_value_info(
             name, TensorProto.FLOAT, ['batch', *expected, channels]
         )
-
-    def channels(self, tensor: str) -> int | None:
-        producer = self.onnx_nodes[tensor]
-        return self.constants[producer.input[1]].shape[0] if producer.op_type == 'Conv' else None
 
     # Helpers.
 
@@ -328,4 +355,8 @@ class _Exporter:
     ) -> str:
         self.onnx_nodes[name] = helper.make_node(op, inputs, [name], name=name, **attributes)
         self.sizes[name] = size
+        if op == 'Conv':
+            self.depths[name] = self.constants[inputs[1]].shape[0]
+        else:
+            self.depths[name] = next(self.depths[i] for i in inputs if i in self.depths)
         return name

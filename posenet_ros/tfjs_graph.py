@@ -147,7 +147,10 @@ def load_graph(path: Path) -> Graph:
     check_shards(topology, path.parent)
     weights = {}
     for group in topology.weight_groups:
-        data = b''.join((path.parent / shard).read_bytes() for shard in group.shards)
+        try:
+            data = b''.join((path.parent / shard).read_bytes() for shard in group.shards)
+        except OSError as error:
+            raise GraphError(f'cannot read {error.filename}: {error.strerror}') from error
         start = 0
         for spec in group.specs:
             weights[spec.name] = spec.decode(data[start : start + spec.num_bytes])

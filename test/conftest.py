@@ -47,6 +47,11 @@ def net(default_model_config: ModelConfig) -> Iterator[PoseNet]:
     try:
         loaded = PoseNet.load(default_model_config)
     except CheckpointError as error:
+        # Offline, not broken: anything else fails.
+        if default_model_config.model_url or 'npm' not in str(error):
+            raise
+        if not any(reason in str(error) for reason in ('npm cannot get', 'no npm client')):
+            raise
         pytest.skip(f'the default model cannot be had here: {error}')
     with loaded:
         yield loaded

@@ -6,7 +6,14 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from goldens import SHARED, golden_paths, load_golden
-from tfjs_models import mobilenet_like, reference_heads, resnet_like
+from tfjs_models import (
+    GraphWriter,
+    b64,
+    ints,
+    mobilenet_like,
+    reference_heads,
+    resnet_like,
+)
 
 from posenet_ros import GraphError
 from posenet_ros.onnx_export import HEADS, INPUT_NAME, export_onnx
@@ -110,6 +117,66 @@ def change(tmp_path, edit):
     edit(model['modelTopology']['node'])
     path.write_text(json.dumps(model))
     return load_graph(path)
+
+
+@pytest.mark.parametrize('graph', [mobilenet_like(), resnet_like()], ids=['mobilenet', 'resnet'])
+def test_order_of_the_nodes_does_not_matter(tmp_path, graph):
+    batch = images(1, 33, 33)
+    expected = run(export_onnx(load_graph(graph.write(tmp_path / 'a.json')), 33, 33, 4), batch)
+    graph.nodes = graph.nodes[::-1]
+    loaded = load_graph(graph.write(tmp_path / 'b.json'))
+    assert_close(run(export_onnx(loaded, 33, 33, 4), batch), expected)
+
+
+def test_padding_before_something_else_than_a_convolution(tmp_path):
+    graph = GraphWriter()
+    tensor = graph.conv('conv0', 'sub_2', (3, 3, 3, 8), stride=2, activation='Relu')
+    graph.const('pad/paddings', np.array([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32))
+    graph.node('pad', 'Pad', tensor, 'pad/paddings')
+    window = {'ksize': ints(1, 3, 3, 1), 'strides': ints(1, 2, 2, 1), 'padding': b64('VALID')}
+    graph.node('pool', 'MaxPool', 'pad', **window)
+    graph.heads('pool', 8)
+    batch = images(1, 33, 33)
+    heads = run(export_onnx(load_graph(graph.write(tmp_path / 'm.json')), 33, 33, 4), batch)
+    assert_close({n: head[0] for n, head in heads.items()}, reference_heads(graph, batch[0]))
+
+
+def test_convolution_that_is_read_twice_keeps_its_own_value(tmp_path):
+    """Its bias must not be folded in: the other reader wants it without."""
+    graph = GraphWriter()
+    tensor = graph.conv('conv0', 'sub_2', (3, 3, 3, 8), stride=2)
+    graph.node('copy', 'Identity', 'conv0/conv')
+    graph.node('biased', 'BiasAdd', 'copy', graph.random('other/bias', 8))
+    graph.node('sum', 'AddV2', tensor, 'biased')
+    graph.heads('sum', 8)
+    batch = images(1, 33, 33)
+    heads = run(export_onnx(load_graph(graph.write(tmp_path / 'm.json')), 33, 33, 2), batch)
+    assert_close({n: head[0] for n, head in heads.items()}, reference_heads(graph, batch[0]))
+
+
+@pytest.mark.parametrize(
+    'edit',
+    [
+        lambda node: node['attr'].pop('strides'),
+        lambda node: node['attr'].pop('padding'),
+        lambda node: node.pop('input'),
+        lambda node: node['attr'].update(strides=ints(1, 0, 0, 1)),
+    ],
+)
+def test_malformed_node_is_refused_by_name(tmp_path, edit):
+    graph = change(
+        tmp_path, lambda nodes: edit(next(node for node in nodes if node['op'] == 'Conv2D'))
+    )
+    with pytest.raises(GraphError, match='Conv2D conv0/conv'):
+        export_onnx(graph, 33, 33, 4)
+
+
+def test_circle_is_refused(tmp_path):
+    def edit(nodes):
+        next(node for node in nodes if node['name'] == 'conv0/conv')['input'][0] = 'conv3'
+
+    with pytest.raises(GraphError, match='circle'):
+        export_onnx(change(tmp_path, edit), 33, 33, 4)
 
 
 def test_unknown_operation_is_refused_by_name(tmp_path):

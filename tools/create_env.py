@@ -80,7 +80,9 @@ def extend_activate(venv: Path, install: Path, distro: str) -> None:
         f'export LD_LIBRARY_PATH="{":".join(map(str, [prefix / "lib", *libraries]))}"',
         f'export PATH="{prefix / "lib/posenet_ros"}:$PATH"',
         '# Fast DDS loses best-effort images with its default 0.5 MB shared-memory segment.',
+        '# Kilted reads the first name, Jazzy and Humble the second.',
         f'export FASTDDS_DEFAULT_PROFILES_FILE="{ROOT / "config/fastdds.xml"}"',
+        f'export FASTRTPS_DEFAULT_PROFILES_FILE="{ROOT / "config/fastdds.xml"}"',
     ]
     activate = venv / 'bin/activate'
     text = activate.read_text().split(ACTIVATE_MARK)[0]

@@ -17,7 +17,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from posenet_ros.errors import ConfigError, PoseNetError
+from posenet_ros.errors import ConfigError, ImageError
 from posenet_ros.media import VIDEO_SUFFIXES, Video, images_in, read_image
 from posenet_ros.ros.declaration import declare_parameters
 from posenet_ros.ros.messages import image_message
@@ -111,8 +111,8 @@ class ImageSource(Node):
             self._video.close()
         super().destroy_node()
 
-    def _open(self, source: str) -> tuple[Iterator[np.ndarray], float]:
-        """The images to come, and their natural rate."""
+    def _open(self, source: str) -> tuple[Iterator[np.ndarray | Path], float]:
+        """The images to come, or where to read them from, and their natural rate."""
         loop = self._values['loop']
         if not source:
             raise ConfigError(
@@ -128,8 +128,7 @@ class ImageSource(Node):
         if len(paths) == 1:
             image = read_image(paths[0])
             return (itertools.repeat(image) if loop else iter([image])), PHOTO_RATE
-        order = itertools.cycle(paths) if loop else iter(paths)
-        return (read_image(path) for path in order), PHOTO_RATE
+        return (itertools.cycle(paths) if loop else iter(paths)), PHOTO_RATE
 
     def _video_frames(self, source: Path | int, loop: bool) -> Iterator[np.ndarray]:
         while self._video is not None:
@@ -150,9 +149,14 @@ class ImageSource(Node):
             self._started = True
         try:
             image = next(self._images, None)
-        except PoseNetError as error:
-            self.get_logger().warning(str(error))
-            return
+            if isinstance(image, Path):
+                image = read_image(image)
+        except ImageError as error:
+            # One bad photo of a folder is passed over; a video that cannot begin again has ended.
+            self.get_logger().warning(str(error), throttle_duration_sec=5.0)
+            if self._video is None:
+                return
+            image = None
         if image is None:
             self._timer.cancel()
             self._on_end()

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -15,7 +16,6 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
@@ -80,6 +80,7 @@ class PoseNetNode(LifecycleNode):
         self._net: PoseNet | None = None
         self._model_worker: ModelWorker | None = None
         self._overlay_worker: Worker | None = None
+        self._next_warning: dict[tuple[str, str], float] = {}
         self._frames: Mailbox[Image | CompressedImage] = Mailbox()
         self._overlays: Mailbox[Overlay] = Mailbox()
         self._model_info: Publisher | None = None
@@ -104,20 +105,10 @@ class PoseNetNode(LifecycleNode):
             self.trigger_activate()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        try:
-            self._configure()
-        except PoseNetError as error:
-            self._release()
-            self._trouble = str(error)
-            self.get_logger().error(f'cannot configure: {error}')
-            return TransitionCallbackReturn.FAILURE
-        self._trouble = ''
-        return TransitionCallbackReturn.SUCCESS
+        return self._attempt(self._configure, 'configure')
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._active = True
-        self._apply_enabled()
-        return TransitionCallbackReturn.SUCCESS
+        return self._attempt(self._activate, 'activate')
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._pause()
@@ -144,6 +135,26 @@ class PoseNetNode(LifecycleNode):
     def stopped_cleanly(self) -> bool:
         """False while a model that hangs in loading keeps its thread."""
         return self._model_worker is None
+
+    def _attempt(self, step: Callable[[], None], name: str) -> TransitionCallbackReturn:
+        """Does a step; where it fails, says why and leaves the node as it was before."""
+        try:
+            step()
+        except Exception as error:  # rclpy would drop it without a word
+            expected = isinstance(error, PoseNetError)
+            self._trouble = str(error) if expected else f'{type(error).__name__}: {error}'
+            self.get_logger().error(f'cannot {name}: {self._trouble}')
+            if step == self._configure:
+                self._release()
+            else:
+                self._pause()
+            return TransitionCallbackReturn.FAILURE
+        self._trouble = ''
+        return TransitionCallbackReturn.SUCCESS
+
+    def _activate(self) -> None:
+        self._active = True
+        self._apply_enabled()
 
     def _configure(self) -> None:
         values = self._values
@@ -220,14 +231,13 @@ class PoseNetNode(LifecycleNode):
 
     def _process(self, net: PoseNet, frames: dict[str, Image | CompressedImage]) -> None:
         started = time.perf_counter()
-        decoder = self._decoder
         cameras, headers, images = [], [], []
         for name, message in frames.items():
             camera = self._cameras[name]
             try:
                 images.append(camera.to_rgb(message))
             except ImageError as error:
-                self._warn_of_dropped(camera, 'broken image', error)
+                self._drop(camera, 'broken image', error)
                 continue
             cameras.append(camera)
             headers.append(message.header)
@@ -235,15 +245,16 @@ class PoseNetNode(LifecycleNode):
             return
         converted = time.perf_counter()
         try:
-            results = net.estimate(images, decoder)
+            results = net.estimate(images, self._decoder)
         except BackendError as error:
             for camera in cameras:
-                self._warn_of_dropped(camera, 'inference failed', error)
+                self._drop(camera, 'inference failed', error)
             return
         times = net.stage_times
         for camera, header, image, poses in zip(cameras, headers, images, results, strict=True):
             if not self._active:
-                return
+                camera.statistics.image_dropped('deactivated')
+                continue
             publishing = time.perf_counter()
             camera.publish_poses(header, image, poses)
             published = time.perf_counter()
@@ -254,21 +265,25 @@ class PoseNetNode(LifecycleNode):
                 'decode': times.decode,
                 'publish': published - publishing,
             }
-            stamp = Time.from_msg(header.stamp, clock_type=self.get_clock().clock_type)
-            if stamp.nanoseconds:
-                latency = (self.get_clock().now() - stamp).nanoseconds / 1e9
-                stages = {'latency': latency, **stages}
-            camera.statistics.image_processed(len(poses), stages)
+            camera.statistics.image_processed(len(poses), {**self._latency(header), **stages})
             if camera.overlays_wanted():
                 self._overlays.put(camera.name, Overlay(header, image, poses))
 
-    def _warn_of_dropped(self, camera: Camera, reason: str, error: PoseNetError) -> None:
+    def _latency(self, header: Header) -> dict[str, float]:
+        """Seconds since the stamp; nothing where the stamp or the clock tells no time."""
+        stamp = header.stamp.sec + header.stamp.nanosec / 1e9
+        now = self.get_clock().now().nanoseconds / 1e9
+        return {'latency': now - stamp} if stamp > 0 and now > 0 else {}
+
+    def _drop(self, camera: Camera, reason: str, error: PoseNetError) -> None:
+        """Counts a frame that is lost, and says why; not more often than once in a while."""
         count = camera.statistics.image_dropped(reason)
+        now = time.monotonic()
+        if now < self._next_warning.get((camera.name, reason), 0.0):
+            return
+        self._next_warning[camera.name, reason] = now + WARN_EVERY_SECONDS
         name = f'{camera.name}: ' if camera.name else ''
-        self.get_logger().warning(
-            f'{name}image dropped, {reason} ({count} so far): {error}',
-            throttle_duration_sec=WARN_EVERY_SECONDS,
-        )
+        self.get_logger().warning(f'{name}image dropped, {reason} ({count} so far): {error}')
 
     def _report_unexpected(self, error: Exception) -> None:
         self.get_logger().error(
@@ -293,8 +308,10 @@ class PoseNetNode(LifecycleNode):
     # Services, parameters, diagnostics: the executor's thread.
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response):
-        self._enabled = request.data
-        self._apply_enabled()
+        if request.data != self._enabled:
+            self._enabled = request.data
+            self._frames.clear()
+            self._apply_enabled()
         response.success = True
         response.message = 'enabled' if self._enabled else 'paused; the model stays loaded'
         return response
@@ -323,12 +340,21 @@ class PoseNetNode(LifecycleNode):
                     'clean up first'
                 )
             decoder = decoder_config(values)
-            if self._model_worker is None and any(SPECS[n].group == 'model' for n in changes):
+            if self._model_worker is None and self._describes_a_model(self._values):
+                # Where two values are wrong, each may be repaired alone.
                 model_config(values)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self._values, self._decoder = values, decoder
         return SetParametersResult(successful=True)
+
+    @staticmethod
+    def _describes_a_model(values: dict[str, Any]) -> bool:
+        try:
+            model_config(values)
+        except ConfigError:
+            return False
+        return True
 
     def _report(self) -> None:
         name = self.get_fully_qualified_name().lstrip('/')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -43,7 +44,9 @@ class Stop:
     def request(self) -> None:
         """Ends the process as a signal would."""
         self._requested.set()
-        self.future.set_result(None)
+        # This wakes the executor, which may be on its way down already.
+        with contextlib.suppress(Exception):
+            self.future.set_result(None)
 
     def requested(self) -> bool:
         return self._requested.is_set()

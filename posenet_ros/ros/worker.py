@@ -87,6 +87,10 @@ class ModelWorker(Worker[Item]):
             raise self._error or BackendError('the model was not loaded')
         return self._net
 
+    def stop(self, timeout: float | None = None) -> bool:
+        """Ends the thread after the work in hand; a load that hangs is not waited for."""
+        return super().stop(timeout if self._loaded.is_set() else 0.0)
+
     def _process_with_model(self, waiting: dict[str, Item]) -> None:
         assert self._net is not None
         self._process_model(self._net, waiting)

@@ -86,6 +86,17 @@ def test_folder_plays_in_order_and_ends(peer, source, tmp_path):
     assert [i.data[0] for i in images] == [10, 20, 30]
 
 
+def test_bad_photo_of_a_folder_is_passed_over(peer, source, tmp_path):
+    for name in ('1.png', '3.png'):
+        write_image(tmp_path / name, np.full((8, 8, 3), int(name[0]), np.uint8))
+    (tmp_path / '2.png').write_text('no image')
+    images = peer.collect(Image, 'image_raw', QOS)
+    process = source(tmp_path, rate=20.0)
+    assert peer.spin_until(lambda: len(images) >= 4)
+    assert [i.data[0] for i in images[:4]] == [1, 3, 1, 3]
+    assert '2.png is not an image' in process.output
+
+
 def test_video_loops(peer, source, tmp_path):
     path = tmp_path / 'clip.avi'
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'MJPG'), 20, (64, 48))

@@ -1,5 +1,7 @@
 import threading
 
+from ros_processes import wait_until
+
 from posenet_ros.ros.mailbox import Mailbox
 
 
@@ -36,8 +38,7 @@ def test_reader_waits_for_an_item_and_for_the_end():
     reader = threading.Thread(target=read)
     reader.start()
     mailbox.put('a', 1)
-    while not taken:
-        pass
+    assert wait_until(lambda: taken)
     mailbox.close()
     reader.join(5)
     assert not reader.is_alive()
@@ -56,8 +57,7 @@ def test_every_item_is_taken_or_counted_as_replaced():
     reader.start()
     replaced = sum(mailbox.put('a', number) for number in range(20000))
     mailbox.put('b', 'end')
-    while 'end' not in taken:
-        pass
+    assert wait_until(lambda: 'end' in taken)
     mailbox.close()
     reader.join(5)
     numbers = [item for item in taken if item != 'end']

@@ -1,6 +1,7 @@
 """The node as its users meet it: a process, real images over real topics, and what it survives."""
 
 import signal
+import socket
 import time
 
 import numpy as np
@@ -433,6 +434,25 @@ def test_bad_configuration_fails_the_transition_and_leaves_the_node_usable(
     assert state(peer) == State.PRIMARY_STATE_ACTIVE
 
 
+def test_unexpected_failure_of_a_transition_is_told_and_survived(start_node, peer):
+    found = collect_status(peer)
+    node = start_node('-p', 'qos_overrides./image_raw.subscription.reliability:=bogus', ready=False)
+    node.wait_for('cannot activate')
+    assert 'bogus' in node.output
+    assert peer.spin_until(lambda: any('bogus' in s.message for s in found))
+    assert state(peer) == State.PRIMARY_STATE_INACTIVE
+
+
+def test_two_wrong_model_parameters_can_be_repaired_one_by_one(start_node, peer):
+    start_node(architecture='Foo', quant_bytes=3, ready=False)
+    for name, value in (('architecture', 'MobileNetV1'), ('quant_bytes', 4)):
+        request = SetParameters.Request(parameters=[parameter(name, value)])
+        (result,) = peer.call(SetParameters, f'{NODE}/set_parameters', request).results
+        assert result.successful, result.reason
+    assert not set_parameters(peer, quant_bytes=3).successful
+    assert change_state(peer, Transition.TRANSITION_CONFIGURE)
+
+
 def test_lifecycle_without_autostart(start_node, peer, camera, astronaut):
     poses = peer.collect(PoseArray, f'{NODE}/poses')
     start_node(autostart=False, ready=False)
@@ -480,9 +500,9 @@ def test_rounds_leave_no_thread_file_or_memory_behind(start_node, peer):
             'megabytes': int(status['VmRSS'].split()[0]) / 1024,
         }
 
-    rounds(5)
+    rounds(10)
     before = used()
-    rounds(20)
+    rounds(90)
     after = used()
     assert after['threads'] <= before['threads']
     assert after['files'] <= before['files']
@@ -600,6 +620,24 @@ def test_cameras_share_a_model_and_none_starves(start_node, peer, astronaut):
     assert all(m.image_width == 256 and m.poses for m in received['fast'])
 
 
+def test_broken_frames_of_one_camera_cost_the_other_nothing(start_node, peer, astronaut):
+    good, bad = as_image(astronaut[::4, ::4].copy()), as_image(astronaut[::4, ::4].copy())
+    bad.header.stamp.sec = -5
+    poses = {name: peer.collect(PoseArray, f'{NODE}/{name}/poses') for name in ('good', 'bad')}
+    node = start_node('-p', 'cameras:=[bad, good]')
+    cameras = {name: Camera(peer, f'{name}/image_raw') for name in poses}
+    for camera in cameras.values():
+        camera.wait_for_node()
+    for turn in range(20):
+        bad.encoding = 'rgb8' if turn % 2 else 'rgb9'
+        cameras['bad'].publisher.publish(bad)
+        cameras['good'].send(good)
+        peer.spin_for(0.05)
+    assert len(poses['good']) >= 15
+    assert poses['bad']
+    assert 'unexpected' not in node.output
+
+
 @pytest.mark.parametrize('names', ['[front, front]', '[]', "['no spaces']"])
 def test_camera_names_must_make_sense(start_node, names):
     node = start_node('-p', f'cameras:={names}', ready=False)
@@ -631,6 +669,22 @@ def test_ends_cleanly_however_early_it_is_told_to(start_node, delay):
     time.sleep(delay)
     assert node.stop(signal.SIGINT) in ((0, -2) if delay < 0.1 else (0,)), node.output
     assert 'Traceback' not in node.output
+
+
+def test_ends_at_once_while_a_server_does_not_answer(start, tmp_path):
+    """A download that hangs must not hold the process: a launch file waits 5 s, then kills."""
+    with socket.create_server(('127.0.0.1', 0)) as mute:
+        url = f'http://127.0.0.1:{mute.getsockname()[1]}/model-stride16.json'
+        node = start(
+            'posenet_node', '--ros-args', '-p', f'model_url:={url}',
+            environment={'POSENET_HOME': str(tmp_path)},
+        )  # fmt: skip
+        mute.settimeout(20)
+        connection, _ = mute.accept()
+        started = time.monotonic()
+        assert node.stop(signal.SIGINT) == 0
+        assert time.monotonic() - started < 3
+        connection.close()
 
 
 def test_second_signal_changes_nothing(start_node):

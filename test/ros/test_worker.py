@@ -1,6 +1,7 @@
 import threading
 
 import pytest
+from ros_processes import wait_until
 
 from posenet_ros import BackendError, CheckpointError
 from posenet_ros.ros.mailbox import Mailbox
@@ -57,7 +58,7 @@ def test_waiting_for_a_load_can_be_cancelled():
         worker.start_and_load(cancelled=lambda: True)
     assert not worker.stop(0.1)  # it hangs in load, and says so
     go_on.set()
-    assert worker.stop(5)
+    assert wait_until(worker.stop)
 
 
 def test_thread_outlives_what_one_item_does():
@@ -73,8 +74,7 @@ def test_thread_outlives_what_one_item_does():
     worker = Worker('test', mailbox, process, reported.append)
     worker.start()
     mailbox.put('bad', 1)
-    while not reported:
-        pass
+    assert wait_until(lambda: reported)
     mailbox.put('good', 2)
     assert done.wait(5)
     assert worker.stop(5)
