@@ -76,10 +76,9 @@ def node(profile: bool) -> list[dict[str, Any]]:
         'ROS_DOMAIN_ID': str(random.randint(1, 100)),
     }
     for variable in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'):
-        environment.pop(variable, None)
-        if profile:
-            path = Path(__file__).resolve().parent.parent / 'config/fastdds.xml'
-            environment[variable] = str(path)
+        # `make env` sets the one that this distribution reads.
+        if not profile:
+            environment.pop(variable, None)
     results = []
     for width, height in SIZES:
         process = subprocess.Popen(

@@ -49,12 +49,11 @@ def launch_camera_and_rviz(context: LaunchContext) -> list:
         return LaunchConfiguration(name).perform(context)
 
     share = Path(get_package_share_directory('posenet_ros'))
-    profile = str(share / 'config/fastdds.xml')
-    # Fast DDS 3 (Kilted) reads the first, Fast DDS 2 (Humble, Jazzy) the second.
-    variables = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-    environment = {name: profile for name in variables if name not in context.environment}
-    if given('fastdds_profile').lower() not in ('true', '1', 'yes'):
-        environment = {}
+    fast_dds_2 = context.environment.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
+    variable = f'{"FASTRTPS" if fast_dds_2 else "FASTDDS"}_DEFAULT_PROFILES_FILE'
+    environment = {}
+    if variable not in context.environment and given('fastdds_profile').lower() == 'true':
+        environment = {variable: str(share / 'config/fastdds.xml')}
 
     cameras = {
         'image_source': {

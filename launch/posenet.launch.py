@@ -109,11 +109,11 @@ def typed(parameters: dict) -> dict:
 
 
 def fastdds_environment(context: LaunchContext) -> dict[str, str]:
-    """The variables that apply config/fastdds.xml, where the user has not chosen a profile."""
-    profile = str(Path(get_package_share_directory('posenet_ros')) / 'config/fastdds.xml')
-    # Fast DDS 3 (Kilted) reads the first, Fast DDS 2 (Humble, Jazzy) the second.
-    variables = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-    return {name: profile for name in variables if name not in context.environment}
+    """The variable that applies config/fastdds.xml, where the user has not chosen a profile."""
+    fast_dds_2 = context.environment.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
+    name = f'{"FASTRTPS" if fast_dds_2 else "FASTDDS"}_DEFAULT_PROFILES_FILE'
+    profile = Path(get_package_share_directory('posenet_ros')) / 'config/fastdds.xml'
+    return {} if name in context.environment else {name: str(profile)}
 
 
 def cameras_in(params_files: list[str]) -> list[str]:

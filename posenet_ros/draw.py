@@ -79,7 +79,7 @@ def _draw_label(image, text, points, seen, colour, unit) -> None:
     x, y = min((p for p, visible in zip(points, seen, strict=True) if visible), key=lambda p: p[1])
     margin = 2 * unit
     left = int(np.clip(x - width // 2, margin, max(margin, image.shape[1] - width - margin)))
-    bottom = int(np.clip(y - 10 * unit, height + margin, max(height, image.shape[0] - margin)))
+    bottom = int(np.clip(y - 16 * unit, height + margin, max(height, image.shape[0] - margin)))
     cv2.rectangle(
         image,
         (left - margin, bottom - height - margin),

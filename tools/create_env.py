@@ -70,6 +70,8 @@ def extend_activate(venv: Path, install: Path, distro: str) -> None:
     site_packages = f'lib/{python_name}/site-packages'
     prefix = install / 'posenet_ros'
     libraries = [venv / 'lib', *sorted((venv / site_packages).glob('ros_*.libs'))]
+    fast_dds_2 = distro in ('humble', 'iron', 'jazzy')
+    profile_variable = f'{"FASTRTPS" if fast_dds_2 else "FASTDDS"}_DEFAULT_PROFILES_FILE'
     lines = [
         f'{ACTIVATE_MARK} {install.name}/.',
         f'export ROS_DISTRO={distro} ROS_VERSION=2 ROS_PYTHON_VERSION=3',
@@ -80,9 +82,7 @@ def extend_activate(venv: Path, install: Path, distro: str) -> None:
         f'export LD_LIBRARY_PATH="{":".join(map(str, [prefix / "lib", *libraries]))}"',
         f'export PATH="{prefix / "lib/posenet_ros"}:$PATH"',
         '# Fast DDS loses best-effort images with its default 0.5 MB shared-memory segment.',
-        '# Kilted reads the first name, Jazzy and Humble the second.',
-        f'export FASTDDS_DEFAULT_PROFILES_FILE="{ROOT / "config/fastdds.xml"}"',
-        f'export FASTRTPS_DEFAULT_PROFILES_FILE="{ROOT / "config/fastdds.xml"}"',
+        f'export {profile_variable}="{ROOT / "config/fastdds.xml"}"',
     ]
     activate = venv / 'bin/activate'
     text = activate.read_text().split(ACTIVATE_MARK)[0]

@@ -51,10 +51,10 @@ def start() -> Iterator[Callable[..., Process]]:
 def start_node(start, default_model_config, net) -> Callable[..., Process]:
     """Starts posenet_node with the default model; parameters as keyword arguments."""
 
-    def launch(*arguments: str, ready: bool = True, **parameters) -> Process:
+    def launch(*arguments: str, ready: bool = True, environment=None, **parameters) -> Process:
         parameters.setdefault('model_url', default_model_config.model_url or '')
         given = [part for name, v in parameters.items() for part in ('-p', f'{name}:={yaml(v)}')]
-        process = start('posenet_node', '--ros-args', *given, *arguments)
+        process = start('posenet_node', '--ros-args', *given, *arguments, environment=environment)
         if ready:
             process.wait_for('ready in')
         return process
