@@ -46,10 +46,13 @@ class Worker(Generic[Item]):
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    def _handle(self, waiting: dict[str, Item]) -> None:
+        self._process(waiting)
+
     def _run(self) -> None:
         while (waiting := self._mailbox.take()) is not None:
             try:
-                self._process(waiting)
+                self._handle(waiting)
             except Exception as error:  # the thread outlives whatever one frame does
                 self._report(error)
 
@@ -64,9 +67,9 @@ class ModelWorker(Worker[Item]):
         process: Callable[[PoseNet, dict[str, Item]], None],
         report: Callable[[Exception], None],
     ) -> None:
-        super().__init__('posenet_model', mailbox, self._process_with_model, report)
+        super().__init__('posenet_model', mailbox, lambda waiting: None, report)
         self._load = load
-        self._process_model = process
+        self._process_with_model = process
         self._loaded = threading.Event()
         self._net: PoseNet | None = None
         self._error: BaseException | None = None
@@ -91,9 +94,9 @@ class ModelWorker(Worker[Item]):
         """Ends the thread after the work in hand; a load that hangs is not waited for."""
         return super().stop(timeout if self._loaded.is_set() else 0.0)
 
-    def _process_with_model(self, waiting: dict[str, Item]) -> None:
+    def _handle(self, waiting: dict[str, Item]) -> None:
         assert self._net is not None
-        self._process_model(self._net, waiting)
+        self._process_with_model(self._net, waiting)
 
     def _run(self) -> None:
         try:
@@ -108,3 +111,4 @@ class ModelWorker(Worker[Item]):
             super()._run()
         finally:
             self._net.close()
+            self._net = None
