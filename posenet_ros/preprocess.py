@@ -111,28 +111,54 @@ def _pad_resize_normalise(image, pad_y, pad_x, resnet, mean, out):
         right[x] = min(padded_width - 1, math.ceil(source)) - pad_x
         fraction_x[x] = source - floor
 
+    above = np.empty(3 * input_width, np.float64)
+    below = np.empty(3 * input_width, np.float64)
+    mean_row = np.empty(3 * input_width, np.float32)
+    for i in range(3 * input_width):
+        mean_row[i] = mean[i % 3]
+    in_above = in_below = -pad_y - 1  # which row of the image each holds: none yet
     for y in range(input_height):
         source = scale_y * y
         floor = math.floor(source)
         top = floor - pad_y
         bottom = min(padded_height - 1, math.ceil(source)) - pad_y
         fraction_y = source - floor
-        top_inside, bottom_inside = 0 <= top < height, 0 <= bottom < height
-        for x in range(input_width):
-            x0, x1, fraction = left[x], right[x], fraction_x[x]
-            left_inside, right_inside = 0 <= x0 < width, 0 <= x1 < width
+        if top == in_below:
+            above, below, in_above, in_below = below, above, in_below, in_above
+        if top != in_above:
+            _resize_row(image, top, left, right, fraction_x, above)
+            in_above = top
+        if bottom != in_below:
+            _resize_row(image, bottom, left, right, fraction_x, below)
+            in_below = bottom
+        row = out[y].reshape(3 * input_width)
+        # The reference rounds to float32 after resizing, after dividing and at the end.
+        if resnet:
+            for i in range(3 * input_width):
+                row[i] = np.float32(above[i] + (below[i] - above[i]) * fraction_y) + mean_row[i]
+        else:
+            for i in range(3 * input_width):
+                value = np.float32(above[i] + (below[i] - above[i]) * fraction_y)
+                row[i] = value / np.float32(127.5) - np.float32(1.0)
+
+
+@numba.njit(cache=True, nogil=True)
+def _resize_row(image, y, left, right, fraction_x, out):
+    """One row of the image at the input's columns; black outside the image."""
+    height, width = image.shape[0], image.shape[1]
+    if y < 0 or y >= height:
+        out[:] = 0.0
+        return
+    y = np.uint64(y)  # unsigned indices cannot be negative, so none is checked for that
+    for x in range(len(left)):
+        x0, x1, fraction = left[x], right[x], fraction_x[x]
+        if x0 >= 0 and x1 < width:
+            u0, u1 = np.uint64(x0), np.uint64(x1)
             for c in range(3):
-                top_left = float(image[top, x0, c]) if top_inside and left_inside else 0.0
-                top_right = float(image[top, x1, c]) if top_inside and right_inside else 0.0
-                bottom_left = float(image[bottom, x0, c]) if bottom_inside and left_inside else 0.0
-                bottom_right = (
-                    float(image[bottom, x1, c]) if bottom_inside and right_inside else 0.0
-                )
-                above = top_left + (top_right - top_left) * fraction
-                below = bottom_left + (bottom_right - bottom_left) * fraction
-                # The reference rounds to float32 after resizing, after dividing and at the end.
-                value = np.float32(above + (below - above) * fraction_y)
-                if resnet:
-                    out[y, x, c] = value + mean[c]
-                else:
-                    out[y, x, c] = np.float32(float(value) / 127.5) - np.float32(1.0)
+                value = np.int64(image[y, u0, c])
+                out[3 * x + c] = value + (np.int64(image[y, u1, c]) - value) * fraction
+        else:
+            for c in range(3):
+                a = float(image[y, x0, c]) if 0 <= x0 < width else 0.0
+                b = float(image[y, x1, c]) if 0 <= x1 < width else 0.0
+                out[3 * x + c] = a + (b - a) * fraction
