@@ -176,8 +176,8 @@ def test_compressed_images(start_node, peer, astronaut):
     import cv2
 
     poses = peer.collect(PoseArray, f'{NODE}/poses')
-    start_node(image_transport='compressed')
-    camera = Camera(peer, 'image_raw/compressed', CompressedImage)
+    start_node('-r', 'image_raw:=/eye/image', image_transport='compressed')
+    camera = Camera(peer, '/eye/image/compressed', CompressedImage)
     camera.wait_for_node()
     _, jpeg = cv2.imencode('.jpg', astronaut[..., ::-1])
     message = CompressedImage(format='jpeg', data=array.array('B', jpeg.tobytes()))
