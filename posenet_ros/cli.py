@@ -30,6 +30,7 @@ from posenet_ros.media import (
     read_image,
     write_image,
 )
+from posenet_ros.tfjs_graph import load_graph
 from posenet_ros.version import __version__
 
 
@@ -99,6 +100,26 @@ def _parser() -> argparse.ArgumentParser:
     _add_runtime_options(bag)
     bag.set_defaults(run=_bag)
 
+    export = commands.add_parser(
+        'export',
+        help='write the network as ONNX',
+        description='Writes the network as ONNX, opset 17: input image, float32 (batch, height, '
+        'width, 3), normalised (MobileNetV1: value / 127.5 - 1); outputs heatmap (after the '
+        'sigmoid), offset, displacement_fwd and displacement_bwd, float32, channels last.',
+    )
+    export.add_argument('output', type=Path, metavar='OUT.onnx')
+    export.add_argument(
+        '--precision',
+        choices=('fp32', 'fp16'),
+        default='fp32',
+        help='fp16 computes all but the heads in half precision (fp32)',
+    )
+    export.add_argument(
+        '--dynamic', action='store_true', help='for inputs of any valid size, not only this one'
+    )
+    _add_options(export, ModelConfig)
+    export.set_defaults(run=_export)
+
     fetch = commands.add_parser(
         'fetch',
         help='fetch the weights of a model into the cache',
@@ -164,6 +185,24 @@ def _config(config: type, options: argparse.Namespace) -> Any:
 def _fetch(options: argparse.Namespace) -> None:
     checkpoint = fetch_checkpoint(_config(ModelConfig, options), force=options.force)
     print(f'{checkpoint.graph_path}\nsha256 {checkpoint.sha256}\nfrom {checkpoint.source}')
+
+
+def _export(options: argparse.Namespace) -> None:
+    from posenet_ros.onnx_export import export_onnx
+    from posenet_ros.onnx_precision import to_dynamic, to_fp16
+
+    config: ModelConfig = _config(ModelConfig, options)
+    graph = load_graph(fetch_checkpoint(config).graph_path)
+    height, width = config.valid_resolution
+    model = export_onnx(graph, height, width, config.output_stride, config.tfjs_dilations)
+    if options.precision == 'fp16':
+        model = to_fp16(model)
+    if options.dynamic:
+        model = to_dynamic(model)
+    with atomic_path(options.output) as part:
+        part.write_bytes(model.SerializeToString())
+    size = 'any size' if options.dynamic else f'{width} x {height}'
+    print(f'{options.output}: {options.precision}, input {size}')
 
 
 def _estimate(options: argparse.Namespace) -> None:

@@ -130,5 +130,16 @@ def test_fetch_prints_where_the_model_is(posenet, default_model_config):
     assert default_model_config.model_url in result.stdout
 
 
+def test_export_writes_a_model_that_runs(posenet, tmp_path):
+    import onnxruntime as ort
+
+    result = posenet('export', 'out.onnx', '--precision', 'fp16', '--dynamic')
+    assert result.returncode == 0, result.stderr
+    session = ort.InferenceSession(str(tmp_path / 'out.onnx'), providers=['CPUExecutionProvider'])
+    heatmap = session.run(['heatmap'], {'image': np.zeros((2, 193, 257, 3), np.float32)})[0]
+    assert heatmap.shape == (2, 13, 17, 17)
+    assert [path.name for path in tmp_path.iterdir()] == ['out.onnx']
+
+
 def test_version(posenet):
     assert posenet('--version', model=False).stdout.split() == ['posenet_ros', __version__]

@@ -1,0 +1,103 @@
+"""Variants of an exported ONNX graph: half precision, and inputs of any size."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from posenet_ros.onnx_export import HEADS, INPUT_NAME
+
+HALF_INPUT = f'{INPUT_NAME}/fp16'
+
+
+def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A graph that computes in float16, from the image to the last convolution before the heads.
+
+    The four heads and the sigmoid stay in float32: displacements reach hundreds of pixels, where
+    float16 has steps of a quarter pixel and more. Inputs and outputs are float32 as before.
+
+    Args:
+        model: of export_onnx, in float32; not changed.
+    """
+    graph = model.graph
+    in_float = _head_nodes(model)
+    constants = {initializer.name: initializer for initializer in graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    halved: set[str] = set()
+    widened: dict[str, str] = {}  # tensor of the half part -> its float32 form
+    for original in graph.node:
+        node = onnx.NodeProto()
+        node.CopyFrom(original)
+        if node.input[0] == INPUT_NAME:
+            # The transposition of the image, then everything in half.
+            output = node.output[0]
+            node.output[0] = HALF_INPUT
+            nodes += [
+                node,
+                helper.make_node('Cast', [HALF_INPUT], [output], to=TensorProto.FLOAT16),
+            ]
+            continue
+        if node.name in in_float:
+            source = node.input[0]
+            if source not in constants and _producer(graph, source).name not in in_float:
+                if source not in widened:
+                    widened[source] = f'{source}/fp32'
+                    nodes.append(
+                        helper.make_node('Cast', [source], [widened[source]], to=TensorProto.FLOAT)
+                    )
+                node.input[0] = widened[source]
+        else:
+            halved.update(name for name in node.input if name in constants)
+        nodes.append(node)
+    initializers = [
+        numpy_helper.from_array(numpy_helper.to_array(constant).astype(np.float16), name)
+        if name in halved and constant.data_type == TensorProto.FLOAT
+        else constant
+        for name, constant in constants.items()
+    ]
+    return _with_graph(
+        model,
+        helper.make_graph(nodes, graph.name, list(graph.input), list(graph.output), initializers),
+    )
+
+
+def to_dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph for inputs of any size that the output stride divides after taking 1 off.
+
+    For all such sizes the padding is the same, which is why only the declared sizes change.
+    """
+    dynamic = onnx.ModelProto()
+    dynamic.CopyFrom(model)
+    for value, names in (
+        (dynamic.graph.input[0], ('height', 'width')),
+        *((output, ('rows', 'columns')) for output in dynamic.graph.output),
+    ):
+        for axis, name in zip((1, 2), names, strict=True):
+            value.type.tensor_type.shape.dim[axis].dim_param = name
+    onnx.checker.check_model(dynamic)
+    return dynamic
+
+
+def _head_nodes(model: onnx.ModelProto) -> set[str]:
+    """Names of the nodes from the heads' convolutions to the outputs."""
+    names = set()
+    for output in HEADS:
+        node = _producer(model.graph, output)
+        names.add(node.name)
+        while node.op_type != 'Conv':
+            node = _producer(model.graph, node.input[0])
+            names.add(node.name)
+    return names
+
+
+def _producer(graph: onnx.GraphProto, tensor: str) -> onnx.NodeProto:
+    return next(node for node in graph.node if tensor in node.output)
+
+
+def _with_graph(model: onnx.ModelProto, graph: onnx.GraphProto) -> onnx.ModelProto:
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    changed.graph.CopyFrom(graph)
+    onnx.checker.check_model(changed, full_check=True)
+    return changed
