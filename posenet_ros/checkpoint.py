@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -63,9 +64,11 @@ KNOWN_SHA256 = {
 }
 
 CHECKSUMS = 'SHA256SUMS.json'
+ORIGIN = 'ORIGIN.txt'
 TEMPORARY = '.fetching-'
 ABANDONED_SECONDS = 3600.0
 
+_logger = logging.getLogger('posenet_ros')
 pooch.get_logger().setLevel('WARNING')
 
 
@@ -112,7 +115,9 @@ def fetch_checkpoint(config: ModelConfig, force: bool = False) -> Checkpoint:
             with _new_entry(entry) as folder:
                 _download(config, url, folder)
         _verify_entry(config, entry)
-        return _checkpoint(entry / _url_name(url), url)
+        origin = entry / ORIGIN
+        source = origin.read_text().strip() if origin.is_file() else url
+        return _checkpoint(entry / _url_name(url), source)
     except OSError as error:  # a full disk, a folder that may not be read
         name = f' {error.filename}' if error.filename else ''
         raise CheckpointError(f'cannot read or write{name}: {error.strerror or error}') from error
@@ -225,6 +230,7 @@ def _download(config: ModelConfig, url: str, folder: Path) -> None:
         unreachable = isinstance(error.__cause__, requests.RequestException)
         if not unreachable or url != official_url(ModelConfig()):
             raise
+        _logger.warning('%s; getting the same files from npm, %s', error, NPM_PACKAGE)
         try:
             _download_npm(folder)
         except CheckpointError as npm_error:
@@ -263,7 +269,7 @@ def _download_http(config: ModelConfig, url: str, folder: Path) -> None:
         check_shards(topology, folder)
     except GraphError as error:
         raise CheckpointError(f'{url} cannot be used: {error}') from error
-    _write_checksums(folder, sums)
+    _write_record(folder, sums, url)
 
 
 def _download_npm(folder: Path) -> None:
@@ -307,7 +313,7 @@ def _download_npm(folder: Path) -> None:
     for name, expected in sums.items():
         if _sha256(folder / name) != expected:
             raise CheckpointError(f'{name} of {NPM_PACKAGE} does not have SHA-256 {expected}')
-    _write_checksums(folder, sums)
+    _write_record(folder, sums, f'npm {NPM_PACKAGE}')
 
 
 def _reason(error: requests.RequestException) -> str:
@@ -323,8 +329,9 @@ def _reason(error: requests.RequestException) -> str:
 # Checking.
 
 
-def _write_checksums(folder: Path, sums: dict[str, str]) -> None:
+def _write_record(folder: Path, sums: dict[str, str], origin: str) -> None:
     (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2) + '\n')
+    (folder / ORIGIN).write_text(origin + '\n')
 
 
 def _verify_entry(config: ModelConfig, entry: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -37,6 +39,9 @@ from posenet_ros.version import __version__
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command. Returns the exit status: 0, 1 after an error, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
+    if threading.current_thread() is threading.main_thread():
+        # As Ctrl-C does: what is half written is taken away.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         options.run(options)
     except PoseNetError as error:
@@ -138,6 +143,9 @@ def _add_options(parser: argparse.ArgumentParser, config: type) -> None:
         flag = '--' + field.name.replace('_', '-')
         shown = '' if field.default is None else f' ({field.default})'
         help_text = field.metadata['help'].rstrip('.').replace('%', '%%') + shown
+        kind: Any = str if isinstance(field.default, (str, type(None))) else _number
+        if field.name == 'input_resolution':
+            kind = _size
         if isinstance(field.default, bool):
             parser.add_argument(
                 flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS,
@@ -146,7 +154,7 @@ def _add_options(parser: argparse.ArgumentParser, config: type) -> None:
         else:
             parser.add_argument(
                 flag,
-                type=str if isinstance(field.default, (str, type(None))) else _number_or_size,
+                type=kind,
                 default=argparse.SUPPRESS,
                 metavar=field.name.rsplit('_', 1)[-1].upper(),
                 help=help_text,
@@ -169,12 +177,19 @@ def _add_runtime_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _number_or_size(text: str) -> float | tuple[float, float]:
-    """257, 0.75, 640x480 or 640,480."""
-    numbers = [
-        float(part) if '.' in part else int(part) for part in text.replace('x', ',').split(',')
-    ]
-    return numbers[0] if len(numbers) == 1 else tuple(numbers)  # type: ignore[return-value]
+def _number(text: str) -> float:
+    try:
+        return float(text) if '.' in text else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text} is not a number') from None
+
+
+def _size(text: str) -> float | tuple[float, float]:
+    """257, 640x480 or 640,480."""
+    numbers = tuple(_number(part) for part in text.replace('x', ',').split(','))
+    if len(numbers) > 2 or min(numbers) < 1:
+        raise argparse.ArgumentTypeError(f'{text} should be a number of 1 or more, or WIDTHxHEIGHT')
+    return numbers[0] if len(numbers) == 1 else numbers  # type: ignore[return-value]
 
 
 def _config(config: type, options: argparse.Namespace) -> Any:
@@ -209,9 +224,10 @@ def _estimate(options: argparse.Namespace) -> None:
     decoder: DecoderConfig = _config(DecoderConfig, options)
     model: ModelConfig = _config(ModelConfig, options)
     kind = _kind(options.input)
+    for output in (options.draw, options.json):
+        if output is not None:
+            _check_output(options.input, kind, output, drawn=output is options.draw)
     if kind == 'folder' and options.draw is not None:
-        if options.draw.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
-            raise ImageError(f'{options.input} is a folder, so --draw {options.draw} should be one')
         options.draw.mkdir(parents=True, exist_ok=True)
     with PoseNet.load(model, options.backend, options.precision, options.num_threads) as net:
 
@@ -297,6 +313,23 @@ def _kind(path: Path) -> str:
     if not path.is_file():
         raise ImageError(f'there is no file or folder {path}')
     return 'video' if path.suffix.lower() in VIDEO_SUFFIXES else 'image'
+
+
+def _check_output(source: Path, kind: str, output: Path, drawn: bool) -> None:
+    """Refuses an output that would replace the input, or that is of another kind."""
+    if output.resolve() == source.resolve():
+        raise ImageError(f'{output} is the input itself; choose another name for the output')
+    if not output.parent.is_dir():
+        raise ImageError(f'cannot write {output}: there is no folder {output.parent}')
+    suffix = output.suffix.lower()
+    if drawn and kind == 'folder' and suffix in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
+        raise ImageError(f'{source} is a folder, so --draw {output} should be one')
+    allowed = {'image': IMAGE_SUFFIXES, 'video': VIDEO_SUFFIXES}.get(kind, ())
+    if drawn and allowed and suffix not in allowed:
+        raise ImageError(
+            f'cannot draw the {kind} {source} to {output}; the name should end in '
+            f'{", ".join(allowed)}'
+        )
 
 
 def _photos(folder: Path) -> Iterator[Frame]:

@@ -17,6 +17,7 @@ from posenet_ros.tfjs_graph import load_graph
 
 BACKENDS = ('auto', 'onnxruntime')
 PRECISIONS = ('fp32',)
+MAX_INPUT_PIXELS = 4097 * 4097
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,11 @@ class PoseNet:
             raise ConfigError(
                 f'Invalid inputResolution {config.input_resolution}. It makes a network input of '
                 f'{width} x {height} pixels, which should be at least 1 x 1'
+            )
+        if height * width > MAX_INPUT_PIXELS:
+            raise ConfigError(
+                f'Invalid inputResolution {config.input_resolution}. A network input of {width} x '
+                f'{height} pixels is more than can be run; 4097 x 4097 is the most'
             )
         checkpoint = fetch_checkpoint(config)
 

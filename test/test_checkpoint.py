@@ -246,7 +246,10 @@ def test_default_model_comes_from_npm_where_the_bucket_cannot_be_reached(monkeyp
             raise
         pytest.skip(f'the npm registry cannot be reached: {error}')
     assert found.graph_path.name == 'model-stride16.json'
-    assert len(files(home)) == 4
+    assert len(files(home)) == 5
+    assert found.source.startswith(
+        'npm @kubohiroya/'
+    )  # where it came from, not where it should have
 
 
 def test_without_npm_the_error_names_both_ways(monkeypatch, home):

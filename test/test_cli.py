@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import cv2
 import numpy as np
@@ -32,6 +34,29 @@ def posenet(tmp_path, default_model_config, net):
         )
 
     return run
+
+
+@pytest.fixture
+def posenet_process(tmp_path, default_model_config, net):
+    """Starts the command and does not wait for it."""
+    running = []
+
+    def start(*arguments):
+        if default_model_config.model_url:
+            arguments += ('--model-url', default_model_config.model_url, '--multiplier', '0.75')
+        running.append(
+            subprocess.Popen(
+                [sys.executable, '-m', 'posenet_ros.cli', *map(str, arguments)],
+                cwd=tmp_path,
+                env={**os.environ, 'PYTHONPATH': os.pathsep.join(p for p in sys.path if p)},
+            )
+        )
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture
@@ -104,6 +129,12 @@ def test_video_gives_an_entry_per_frame_and_a_drawn_video(posenet, video, tmp_pa
         (['photo.png', '--score-threshold', '2'], 'scoreThreshold 2'),
         (['photo.png', '--draw', 'no/folder/out.png'], 'no folder no/folder'),
         (['photo.png', '--draw', 'out.xyz'], 'out.xyz'),
+        (['photo.png', '--draw', 'out.mp4'], 'out.mp4'),
+        (['photo.png', '--draw', './photo.png'], 'is the input itself'),
+        (['photo.png', '--json', 'photo.png'], 'is the input itself'),
+        (['clip.mp4', '--draw', 'out.png'], 'out.png'),
+        (['folder', '--draw', 'folder'], 'is the input itself'),
+        (['photo.png', '--input-resolution', '100000'], 'inputResolution 100000'),
         (['text.png'], 'text.png is not an image'),
         (['clip.mp4'], 'clip.mp4 cannot be opened'),
         (['empty'], 'empty holds no image'),
@@ -113,6 +144,8 @@ def test_mistakes_end_in_one_line_that_names_them(posenet, photo, tmp_path, argu
     (tmp_path / 'text.png').write_text('this is no image')
     (tmp_path / 'clip.mp4').write_text('this is no video')
     (tmp_path / 'empty').mkdir()
+    (tmp_path / 'folder').mkdir()
+    before = photo.read_bytes()
     result = posenet('estimate', *arguments, model='--multiplier' not in arguments)
     assert result.returncode == 1
     last = result.stderr.strip().splitlines()[-1]
@@ -120,6 +153,25 @@ def test_mistakes_end_in_one_line_that_names_them(posenet, photo, tmp_path, argu
     assert named in last
     assert 'Traceback' not in result.stderr
     assert not list(tmp_path.glob('.*part*'))
+    assert photo.read_bytes() == before
+
+
+@pytest.mark.parametrize('size', ['abc', '0', '1x2x3', '640x'])
+def test_wrong_size_is_refused_with_what_is_allowed(posenet, photo, size):
+    result = posenet('estimate', photo, '--input-resolution', size)
+    assert result.returncode == 2
+    assert '--input-resolution' in result.stderr.splitlines()[-1]
+    assert '_' not in result.stderr.splitlines()[-1].replace('input_resolution', '')
+
+
+def test_terminated_command_leaves_nothing_half_written(posenet_process, tmp_path, video):
+    process = posenet_process('estimate', video, '--draw', 'out.mp4', '--input-resolution', 1025)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob('.out.part*')) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(30) == 128 + signal.SIGTERM
+    assert [path.name for path in tmp_path.iterdir()] == ['clip.avi']
 
 
 def test_fetch_prints_where_the_model_is(posenet, default_model_config):

@@ -25,7 +25,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from posenet_ros import KEYPOINT_NAMES, Pose
-from posenet_ros.draw import draw_poses
+from posenet_ros.draw import MIN_POSE_SCORE, draw_poses
 from posenet_ros.errors import ImageError, PoseNetError
 from posenet_ros.image_conversion import image_to_rgb
 from posenet_ros.media import Video, VideoWriter, read_image, write_image
@@ -142,12 +142,13 @@ def _video(video: Path, output: Path) -> int:
                 writer.write(draw_poses(image, poses))
                 frames += 1
                 with_poses += message is not None
-                people += len(poses)
+                people += sum(pose.score >= MIN_POSE_SCORE for pose in poses)
     if not frames:
         raise ImageError(f'no frame of {video} came back')
     print(
         f'\nReceived on /posenet_node/poses: {with_poses} messages for {total} frames, '
-        f'{people / max(1, with_poses):.2f} people a frame\n\nDrawn: {output} ({frames} frames)'
+        f'{people / max(1, with_poses):.2f} people a frame with a score of {MIN_POSE_SCORE} or more'
+        f'\n\nDrawn: {output} ({frames} frames)'
     )
     return 0
 

@@ -30,8 +30,8 @@ def declare_parameters(node: Node, specs: Iterable[ParameterSpec]) -> dict[str, 
 
 def _descriptor(spec: ParameterSpec) -> ParameterDescriptor:
     descriptor = ParameterDescriptor(description=spec.help)
-    # 20 is as good as 20.0, and a size may be one number or two: the table checks the types.
-    descriptor.dynamic_typing = isinstance(spec.default, float) or spec.name == 'input_resolution'
+    # The table checks the types.
+    descriptor.dynamic_typing = spec.dynamic or isinstance(spec.default, float)
     if spec.choices:
         descriptor.additional_constraints = spec.allowed
     if spec.range:

@@ -115,7 +115,7 @@ def camera_status(
     values = {
         'rate in (Hz)': f'{window.received / window.seconds:.1f}',
         'rate out (Hz)': f'{window.processed / window.seconds:.1f}',
-        'people': str(window.people),
+        'people': str(window.people if window.processed else 0),
         'dropped': str(sum(window.dropped.values())),
     }
     values.update((f'dropped: {reason}', str(n)) for reason, n in sorted(window.dropped.items()))

@@ -34,7 +34,11 @@ ENCODINGS = {
 
 PARAMETERS = (
     ParameterSpec(
-        'source', '', 'Photo, folder of photos, video file, or number of a camera.', 'input'
+        'source',
+        '',
+        'Photo, folder of photos, video file, or number of a camera.',
+        'input',
+        dynamic=True,
     ),
     ParameterSpec(
         'rate',
@@ -83,8 +87,8 @@ class ImageSource(Node):
     def __init__(self, on_end: Callable[[], None], **kwargs: Any) -> None:
         super().__init__('image_source', **kwargs)
         self._on_end = on_end
-        values = self._values = declare_parameters(self, PARAMETERS)
         self._video: Video | None = None
+        values = self._values = declare_parameters(self, PARAMETERS)
         self._images, own_rate = self._open(values['source'])
         rate = values['rate'] or own_rate
         # Best effort, as camera drivers publish; reliable where a parameter says so.
@@ -117,7 +121,7 @@ class ImageSource(Node):
         if not source:
             raise ConfigError(
                 'Invalid source. Should be a photo, a folder of photos, a video file, or the '
-                'number of a camera: -p source:=photo.jpg'
+                'number of a camera: -p source:=photo.jpg, -p source:=0'
             )
         path = Path(source).expanduser()
         if source.isdigit() or path.suffix.lower() in VIDEO_SUFFIXES:

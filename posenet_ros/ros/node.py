@@ -41,6 +41,7 @@ from posenet_ros.ros.worker import ModelWorker, Worker
 
 CAMERA_NAME = re.compile('[A-Za-z][A-Za-z0-9_]*')
 WARN_EVERY_SECONDS = 5.0
+MAX_WARNINGS = 5  # different ones within that time
 STOP_SECONDS = 5.0
 
 
@@ -80,7 +81,7 @@ class PoseNetNode(LifecycleNode):
         self._net: PoseNet | None = None
         self._model_worker: ModelWorker | None = None
         self._overlay_worker: Worker | None = None
-        self._next_warning: dict[tuple[str, str], float] = {}
+        self._warned: dict[tuple[str, str], float] = {}  # when each reason was told last
         self._frames: Mailbox[Image | CompressedImage] = Mailbox()
         self._overlays: Mailbox[Overlay] = Mailbox()
         self._model_info: Publisher | None = None
@@ -143,7 +144,10 @@ class PoseNetNode(LifecycleNode):
         except Exception as error:  # rclpy would drop it without a word
             expected = isinstance(error, PoseNetError)
             self._trouble = str(error) if expected else f'{type(error).__name__}: {error}'
-            self.get_logger().error(f'cannot {name}: {self._trouble}')
+            if self._stop_requested():
+                self.get_logger().info(self._trouble)
+            else:
+                self.get_logger().error(f'cannot {name}: {self._trouble}')
             if step == self._configure:
                 self._release()
             else:
@@ -276,14 +280,16 @@ class PoseNetNode(LifecycleNode):
         return {'latency': now - stamp} if stamp > 0 and now > 0 else {}
 
     def _drop(self, camera: Camera, reason: str, error: PoseNetError) -> None:
-        """Counts a frame that is lost, and says why; not more often than once in a while."""
+        """Counts a frame that is lost, and says why; the same reason not all the time."""
         count = camera.statistics.image_dropped(reason)
         now = time.monotonic()
-        if now < self._next_warning.get((camera.name, reason), 0.0):
-            return
-        self._next_warning[camera.name, reason] = now + WARN_EVERY_SECONDS
-        name = f'{camera.name}: ' if camera.name else ''
-        self.get_logger().warning(f'{name}image dropped, {reason} ({count} so far): {error}')
+        warned = {key: at for key, at in self._warned.items() if now - at < WARN_EVERY_SECONDS}
+        key = (camera.name, str(error))
+        if key not in warned and len(warned) < MAX_WARNINGS:
+            warned[key] = now
+            name = f'{camera.name}: ' if camera.name else ''
+            self.get_logger().warning(f'{name}image dropped, {reason} ({count} so far): {error}')
+        self._warned = warned
 
     def _report_unexpected(self, error: Exception) -> None:
         self.get_logger().error(

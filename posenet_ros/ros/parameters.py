@@ -32,6 +32,7 @@ class ParameterSpec:
     group: Group
     range: tuple[float, float] | None = None
     choices: tuple[Any, ...] = ()
+    dynamic: bool = False  # takes values of other types too, where they mean the same
 
     @property
     def type_name(self) -> str:
@@ -82,6 +83,8 @@ class ParameterSpec:
                 return float(value)
         elif type(value) is type(self.default):
             return value
+        elif self.dynamic and isinstance(self.default, str) and is_number:
+            return str(value)
         raise ConfigError(f'Invalid {self.name} {value!r}. Should be of type {self.type_name}')
 
 
@@ -92,7 +95,11 @@ def _from_field(field: Field, group: Group) -> ParameterSpec:
         default = float(default)
     limits = field.metadata.get('range')
     # Choices that depend on each other are left to ModelConfig, whose messages say how.
-    return ParameterSpec(field.name, default, field.metadata['help'], group, limits)
+    # 20 is as good as 20.0, and a size may be one number or two.
+    dynamic = isinstance(default, float) or field.name == 'input_resolution'
+    return ParameterSpec(
+        field.name, default, field.metadata['help'], group, limits, dynamic=dynamic
+    )
 
 
 PARAMETERS: tuple[ParameterSpec, ...] = (

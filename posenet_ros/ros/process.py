@@ -65,7 +65,13 @@ def run_node(
         The exit status: 0, or 1 if the node could not be made.
     """
     stop = Stop()
-    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    except (
+        Exception
+    ) as error:  # an argument that ROS cannot read, or a params file that is not there
+        print(f'{sys.argv[0].rsplit("/", 1)[-1]}: {error}', file=sys.stderr)
+        return 1
     try:
         node = make_node(stop)
     except PoseNetError as error:

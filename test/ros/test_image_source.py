@@ -120,3 +120,20 @@ def test_what_cannot_be_opened_ends_the_process_with_one_line(source, name, name
     assert process.stop() == 1
     assert named in process.output
     assert 'Traceback' not in process.output
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'named'),
+    [
+        (('-p', 'source:=99'), 'camera 99'),  # a number needs no quotes
+        (('-p', 'rate:=-1.0'), 'rate'),
+        (('-p', 'encoding:=foo'), 'encoding'),
+        (('--params-file', '/nowhere.yaml'), '/nowhere.yaml'),
+    ],
+)
+def test_wrong_parameters_end_the_process_without_a_traceback(start, arguments, named):
+    process = start('image_source', '--ros-args', *arguments)
+    assert wait_until(lambda: not process.running())
+    assert process.stop() == 1
+    assert named in process.output
+    assert 'Traceback' not in process.output
