@@ -229,7 +229,7 @@ def _estimate(options: argparse.Namespace) -> None:
             _check_output(options.input, kind, output, drawn=output is options.draw)
     if kind == 'folder' and options.draw is not None:
         options.draw.mkdir(parents=True, exist_ok=True)
-    with PoseNet.load(model, options.backend, options.precision, options.num_threads) as net:
+    with _load(options, model) as net:
 
         def poses_of(image: np.ndarray) -> list[Pose]:
             return net.estimate([image], decoder)[0]
@@ -257,6 +257,13 @@ def _estimate(options: argparse.Namespace) -> None:
         print(json.dumps(result), flush=True)
 
 
+def _load(options: argparse.Namespace, model: ModelConfig) -> PoseNet:
+    # Frame follows frame here, so that threads which spin have work to do.
+    return PoseNet.load(
+        model, options.backend, options.precision, options.num_threads, allow_spinning=True
+    )
+
+
 def _bag(options: argparse.Namespace) -> None:
     decoder: DecoderConfig = _config(DecoderConfig, options)
     model: ModelConfig = _config(ModelConfig, options)
@@ -266,7 +273,7 @@ def _bag(options: argparse.Namespace) -> None:
         if (error.name or '').split('.')[0] != 'rosbags':
             raise
         raise PoseNetError('bags need the Python package rosbags: pip install rosbags') from error
-    with PoseNet.load(model, options.backend, options.precision, options.num_threads) as net:
+    with _load(options, model) as net:
         counts = add_poses(
             options.input,
             options.output,

@@ -47,6 +47,7 @@ class PoseNet:
         backend: str = 'auto',
         precision: str | None = None,
         num_threads: int = 0,
+        allow_spinning: bool = False,
     ) -> PoseNet:
         """Fetches the weights where needed, converts them and makes the model ready to run.
 
@@ -56,6 +57,8 @@ class PoseNet:
             precision: fp32. None takes the precision that runs fastest with the checkpoint's
                 weights as they are: on the CPU always fp32, as in the reference.
             num_threads: CPU threads of one inference; 0 is one per core.
+            allow_spinning: let these threads spin while they wait: lower latency with several
+                threads, for several times the CPU time. Off, so that other processes keep theirs.
 
         Raises:
             ConfigError: an option has a value that it cannot have.
@@ -96,9 +99,8 @@ class PoseNet:
             config.output_stride,
             config.tfjs_dilations,
         )
-        net = cls(
-            config, OnnxRuntimeBackend(model.SerializeToString(), num_threads), checkpoint.sha256
-        )
+        runtime = OnnxRuntimeBackend(model.SerializeToString(), num_threads, allow_spinning)
+        net = cls(config, runtime, checkpoint.sha256)
         net._warm_up()
         return net
 

@@ -18,18 +18,21 @@ class OnnxRuntimeBackend:
     Args:
         model: serialised ONNX model, as onnx_export makes it.
         num_threads: threads of one run; 0 lets ONNX Runtime take one per core.
+        allow_spinning: threads spin while they wait for work. Several threads are only faster
+            than one that way, but spinning takes the cores from other processes between frames
+            too.
     """
 
     name = 'onnxruntime'
     precision = 'fp32'
 
-    def __init__(self, model: bytes, num_threads: int = 0) -> None:
+    def __init__(self, model: bytes, num_threads: int = 0, allow_spinning: bool = False) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.log_severity_level = 3
-        # Threads that spin while they wait for the next frame take the cores from the robot's other
-        # processes: on two busy cores they cost 35 ms of CPU a frame instead of 12, and time too.
-        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+        options.add_session_config_entry(
+            'session.intra_op.allow_spinning', str(int(allow_spinning))
+        )
         try:
             self._session: ort.InferenceSession | None = ort.InferenceSession(
                 model, options, providers=['CPUExecutionProvider']

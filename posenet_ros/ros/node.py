@@ -174,7 +174,11 @@ class PoseNetNode(LifecycleNode):
         self._frames, self._overlays = Mailbox(), Mailbox()
         self._model_worker = ModelWorker(
             lambda: PoseNet.load(
-                config, values['backend'], values['precision'] or None, values['num_threads']
+                config,
+                values['backend'],
+                values['precision'] or None,
+                values['num_threads'],
+                values['allow_spinning'],
             ),
             self._frames,
             self._process,

@@ -125,6 +125,13 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         'model',
         range=(0, 256),
     ),
+    ParameterSpec(
+        'allow_spinning',
+        False,
+        'Let the inference threads spin while they wait. With two threads, at 30 Hz on two cores, '
+        'an inference took 6.5 ms instead of 11.5, and the process 120% of a core instead of 39%.',
+        'model',
+    ),
     *(_from_field(field, 'decoder') for field in fields(DecoderConfig)),
     ParameterSpec(
         'autostart',
