@@ -76,7 +76,7 @@ class PoseNetNode(LifecycleNode):
         self._stop_requested = stop_requested
         self._active = False
         self._enabled = True
-        self._trouble = ''  # why the last configure failed
+        self._trouble = ''  # why the last transition failed
         self._cameras: dict[str, Camera] = {}
         self._net: PoseNet | None = None
         self._model_worker: ModelWorker | None = None
@@ -117,6 +117,7 @@ class PoseNetNode(LifecycleNode):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._release()
+        self._trouble = ''
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -138,7 +139,7 @@ class PoseNetNode(LifecycleNode):
         return self._model_worker is None
 
     def _attempt(self, step: Callable[[], None], name: str) -> TransitionCallbackReturn:
-        """Does a step; where it fails, says why and leaves the node as it was before."""
+        """Does a step. What it cannot have fails the transition; anything else is an error."""
         try:
             step()
         except Exception as error:  # rclpy would drop it without a word
@@ -148,6 +149,8 @@ class PoseNetNode(LifecycleNode):
                 self.get_logger().info(self._trouble)
             else:
                 self.get_logger().error(f'cannot {name}: {self._trouble}')
+            if not expected:
+                return TransitionCallbackReturn.ERROR  # on_error frees everything
             if step == self._configure:
                 self._release()
             else:

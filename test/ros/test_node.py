@@ -440,7 +440,10 @@ def test_unexpected_failure_of_a_transition_is_told_and_survived(start_node, pee
     node.wait_for('cannot activate')
     assert 'bogus' in node.output
     assert peer.spin_until(lambda: any('bogus' in s.message for s in found))
-    assert state(peer) == State.PRIMARY_STATE_INACTIVE
+    assert found[-1].level == DiagnosticStatus.ERROR
+    # It went through on_error, which freed the model.
+    assert state(peer) == State.PRIMARY_STATE_UNCONFIGURED
+    assert change_state(peer, Transition.TRANSITION_CONFIGURE)
 
 
 def test_two_wrong_model_parameters_can_be_repaired_one_by_one(start_node, peer):
