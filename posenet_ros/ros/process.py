@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -67,9 +68,7 @@ def run_node(
     stop = Stop()
     try:
         rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
-    except (
-        Exception
-    ) as error:  # an argument that ROS cannot read, or a params file that is not there
+    except Exception as error:  # an argument or a params file that ROS cannot read
         print(f'{sys.argv[0].rsplit("/", 1)[-1]}: {error}', file=sys.stderr)
         return 1
     try:
@@ -87,7 +86,10 @@ def run_node(
     node.destroy_node()
     rclpy.try_shutdown()
     if not getattr(node, 'stopped_cleanly', True):
-        # A thread still loads a model. Its cache writes are atomic: leaving it is safe.
+        # A thread still loads a model. Its cache writes are atomic: leaving it is safe. What ROS
+        # holds is given back first, or Fast DDS's shared memory would stay behind.
+        del node, executor
+        gc.collect()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)

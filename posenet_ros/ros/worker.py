@@ -92,7 +92,12 @@ class ModelWorker(Worker[Item]):
 
     def stop(self, timeout: float | None = None) -> bool:
         """Ends the thread after the work in hand; a load that hangs is not waited for."""
-        return super().stop(timeout if self._loaded.is_set() else 0.0)
+        if self._loaded.is_set():
+            return super().stop(timeout)
+        # It will find nothing to do. Until then it must not keep alive whoever made it.
+        self._process_with_model = lambda net, waiting: None
+        self._report = lambda error: None
+        return super().stop(0.0)
 
     def _handle(self, waiting: dict[str, Item]) -> None:
         assert self._net is not None

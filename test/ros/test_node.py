@@ -3,6 +3,7 @@
 import signal
 import socket
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -480,8 +481,6 @@ def test_lifecycle_without_autostart(start_node, peer, camera, astronaut):
 
 
 def test_rounds_leave_no_thread_file_or_memory_behind(start_node, peer):
-    from pathlib import Path
-
     # With one heap that gives back what is freed, growth is a leak and nothing else.
     heap = {'MALLOC_ARENA_MAX': '1', 'MALLOC_TRIM_THRESHOLD_': '65536'}
     node = start_node(autostart=False, ready=False, environment=heap)
@@ -676,8 +675,13 @@ def test_ends_cleanly_however_early_it_is_told_to(start_node, delay):
     assert 'Traceback' not in node.output
 
 
+def shared_memory_segments():
+    return {path.name for path in Path('/dev/shm').glob('fast*')}
+
+
 def test_ends_at_once_while_a_server_does_not_answer(start, tmp_path):
     """A download that hangs must not hold the process: a launch file waits 5 s, then kills."""
+    before = shared_memory_segments()
     with socket.create_server(('127.0.0.1', 0)) as mute:
         url = f'http://127.0.0.1:{mute.getsockname()[1]}/model-stride16.json'
         node = start(
@@ -690,6 +694,7 @@ def test_ends_at_once_while_a_server_does_not_answer(start, tmp_path):
         assert node.stop(signal.SIGINT) == 0
         assert time.monotonic() - started < 3
         connection.close()
+    assert shared_memory_segments() <= before
 
 
 def test_second_signal_changes_nothing(start_node):
