@@ -17,6 +17,8 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from posenet_ros.ros.fastdds import profile_environment
+
 ARGUMENTS = (
     ('camera', 'image_source', 'image_source, usb_cam (needs the package usb_cam) or none.'),
     ('source', '0', 'For image_source: photo, folder, video file or number of a camera.'),
@@ -49,11 +51,9 @@ def launch_camera_and_rviz(context: LaunchContext) -> list:
         return LaunchConfiguration(name).perform(context)
 
     share = Path(get_package_share_directory('posenet_ros'))
-    fast_dds_2 = context.environment.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
-    variable = f'{"FASTRTPS" if fast_dds_2 else "FASTDDS"}_DEFAULT_PROFILES_FILE'
     environment = {}
-    if variable not in context.environment and given('fastdds_profile').lower() == 'true':
-        environment = {variable: str(share / 'config/fastdds.xml')}
+    if given('fastdds_profile').lower() in ('true', '1', 'yes'):
+        environment = profile_environment(context.environment, share)
 
     cameras = {
         'image_source': {

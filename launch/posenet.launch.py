@@ -14,6 +14,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterValue
 
+from posenet_ros.ros.fastdds import profile_environment
 from posenet_ros.ros.parameters import PARAMETERS
 
 OTHER_ARGUMENTS = (
@@ -83,6 +84,10 @@ def launch_node(context: LaunchContext) -> list:
         )
         for name in cameras
     ]
+    environment = {}
+    if flag('fastdds_profile'):
+        share = Path(get_package_share_directory('posenet_ros'))
+        environment = profile_environment(context.environment, share)
     return [
         LifecycleNode(
             package='posenet_ros',
@@ -92,7 +97,7 @@ def launch_node(context: LaunchContext) -> list:
             parameters=[*params_file, typed(overrides)],
             remappings=remappings,
             arguments=['--ros-args', '--log-level', given('log_level')],
-            additional_env=fastdds_environment(context) if flag('fastdds_profile') else {},
+            additional_env=environment,
             respawn=flag('respawn'),
             respawn_delay=2.0,
             output='both',
@@ -106,14 +111,6 @@ def typed(parameters: dict) -> dict:
         name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
         for name, value in parameters.items()
     }
-
-
-def fastdds_environment(context: LaunchContext) -> dict[str, str]:
-    """The variable that applies config/fastdds.xml, where the user has not chosen a profile."""
-    fast_dds_2 = context.environment.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
-    name = f'{"FASTRTPS" if fast_dds_2 else "FASTDDS"}_DEFAULT_PROFILES_FILE'
-    profile = Path(get_package_share_directory('posenet_ros')) / 'config/fastdds.xml'
-    return {} if name in context.environment else {name: str(profile)}
 
 
 def cameras_in(params_files: list[str]) -> list[str]:

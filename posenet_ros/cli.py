@@ -77,9 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         help='draw the skeletons: a photo to an image file, a video to an .mp4, a folder of '
         'photos to a folder; prints no JSON unless --json is given too',
     )
-    _add_options(estimate, ModelConfig)
-    _add_options(estimate, DecoderConfig)
-    _add_runtime_options(estimate)
+    _add_estimation_options(estimate)
     estimate.set_defaults(run=_estimate)
 
     bag = commands.add_parser(
@@ -100,9 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     bag.add_argument(
         '--storage', choices=('mcap', 'sqlite3'), default='mcap', help='of the new bag (mcap)'
     )
-    _add_options(bag, ModelConfig)
-    _add_options(bag, DecoderConfig)
-    _add_runtime_options(bag)
+    _add_estimation_options(bag)
     bag.set_defaults(run=_bag)
 
     export = commands.add_parser(
@@ -161,7 +157,10 @@ def _add_options(parser: argparse.ArgumentParser, config: type) -> None:
             )
 
 
-def _add_runtime_options(parser: argparse.ArgumentParser) -> None:
+def _add_estimation_options(parser: argparse.ArgumentParser) -> None:
+    """The model, the decoder, and what runs them."""
+    _add_options(parser, ModelConfig)
+    _add_options(parser, DecoderConfig)
     parser.add_argument(
         '--backend', default='auto', choices=BACKENDS, help='what runs the network (auto)'
     )

@@ -79,7 +79,12 @@ class CameraStatistics:
 
 
 def camera_status(
-    name: str, hardware_id: str, window: Window, active: bool, thresholds: Mapping[str, Any]
+    name: str,
+    hardware_id: str,
+    window: Window,
+    active: bool,
+    thresholds: Mapping[str, Any],
+    model: Mapping[str, str],
 ) -> DiagnosticStatus:
     """One camera's status while the model is loaded.
 
@@ -89,6 +94,7 @@ def camera_status(
         window: what the camera did.
         active: whether images are expected.
         thresholds: the parameters of the group diagnostics.
+        model: what to say of the model.
     """
     problems: list[tuple[bytes, str]] = []
     latencies = window.samples.get('latency', [])
@@ -122,7 +128,7 @@ def camera_status(
     for stage, seconds in window.samples.items():
         p50, p95, worst = np.percentile(seconds, [50, 95, 100]) * 1000
         values[f'{stage} p50/p95/max (ms)'] = f'{p50:.1f} / {p95:.1f} / {worst:.1f}'
-    return status(name, hardware_id, level, message, values)
+    return status(name, hardware_id, level, message, {**values, **model})
 
 
 def status(

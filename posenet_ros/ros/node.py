@@ -384,19 +384,17 @@ class PoseNetNode(LifecycleNode):
                 'model': f'{net.config.architecture} {net.config.multiplier:g} '
                 f'stride {net.config.output_stride}, {net.input_width} x {net.input_height}',
             }
-            for camera in self._cameras.values():
-                report = camera_status(
+            statuses += [
+                camera_status(
                     f'{name}: {camera.name}' if camera.name else name,
                     net.backend.device,
                     camera.statistics.start_window(),
                     self._active and self._enabled,
                     self._values,
+                    model,
                 )
-                report.values = [
-                    *report.values,
-                    *status('', '', DiagnosticStatus.OK, '', model).values,
-                ]
-                statuses.append(report)
+                for camera in self._cameras.values()
+            ]
         message = DiagnosticArray(status=statuses)
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)

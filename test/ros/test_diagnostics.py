@@ -9,7 +9,7 @@ THRESHOLDS = {spec.name: spec.default for spec in PARAMETERS if spec.group == 'd
 
 def report(active=True, **window):
     window = {'seconds': 1.0, 'received': 10, 'processed': 10, 'last_image_age': 0.05, **window}
-    return camera_status('camera', 'CPU', Window(**window), active, THRESHOLDS)
+    return camera_status('camera', 'CPU', Window(**window), active, THRESHOLDS, {})
 
 
 @pytest.mark.parametrize(
