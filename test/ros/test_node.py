@@ -31,9 +31,9 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 class Camera:
     """The tests' camera: publishes images, and waits until the node listens."""
 
-    def __init__(self, peer, topic='image_raw', kind=Image, reliability='best_effort'):
+    def __init__(self, peer, topic='image_raw', kind=Image, reliability='best_effort', depth=5):
         self.peer, self.sent = peer, 0
-        qos = QoSProfile(depth=5, reliability=ReliabilityPolicy[reliability.upper()])
+        qos = QoSProfile(depth=depth, reliability=ReliabilityPolicy[reliability.upper()])
         self.publisher = peer.create_publisher(kind, topic, qos)
 
     def wait_for_node(self, timeout=30):
@@ -578,7 +578,8 @@ def test_diagnostics_tell_why_there_is_no_model(start_node, peer):
 
 def test_every_frame_is_processed_or_counted_as_dropped(start_node, peer, astronaut):
     """Overload: everything that was received is accounted for, and latency does not grow."""
-    camera = Camera(peer, reliability='reliable')
+    # Deep enough that the publisher, too, gives up no frame while the machine is busy.
+    camera = Camera(peer, reliability='reliable', depth=1000)
     poses = peer.collect(PoseArray, f'{NODE}/poses', 1000)
     found = collect_status(peer)
     start_node(
