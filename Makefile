@@ -49,8 +49,13 @@ $(INSTALL)/.built: $(VENV)/.ready $(SOURCES)
 demo: env
 	@$(IN_ENV) python tools/demo.py $${IMAGE:+--image "$$IMAGE"} $${VIDEO:+--video "$$VIDEO"}
 
-test: env
+test: env $(BUILD)/cuda/.built
 	@$(IN_ENV) python -m pytest $(PYTEST_ARGS)
+
+$(BUILD)/cuda/.built: $(VENV)/.ready tools/build_pycuda.py
+	@mkdir -p $(BUILD)/cuda
+	@$(IN_ENV) python tools/build_pycuda.py $(BUILD)
+	@touch $@
 
 lint: $(VENV)/.ready
 	@$(IN_ENV) ruff check . && ruff format --check . && mypy

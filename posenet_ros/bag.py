@@ -185,10 +185,7 @@ def add_poses(
         for connection, time, data in progress(reader.messages(chosen), total):
             message: Any = reader.deserialize(data, connection.msgtype)
             try:
-                if connection.msgtype == COMPRESSED_TYPE:
-                    image = compressed_to_rgb(message)
-                else:
-                    image = image_to_rgb(message)
+                image = _to_rgb(message)
             except ImageError:
                 counts['broken'] += 1
                 continue
@@ -202,6 +199,34 @@ def add_poses(
                 canvas = draw_poses(np.array(image, order='C'), poses)
                 writer.write_image(f'{topic}/annotated', time, message.header, canvas)
     return counts
+
+
+def bag_images(source: Path, chosen: Callable[[int], list[int]]) -> Iterator[np.ndarray]:
+    """Some images of a bag, as uint8 RGB (H, W, 3).
+
+    Args:
+        source: a rosbag2 folder, MCAP or sqlite3.
+        chosen: which images to take, given their number.
+
+    Raises:
+        PoseNetError: the bag cannot be read.
+        ImageError: it has no images, or one cannot be converted.
+    """
+    with _opened(source) as reader:
+        images = [c for c in reader.connections if c.msgtype in (IMAGE_TYPE, COMPRESSED_TYPE)]
+        total = sum(connection.msgcount for connection in images)
+        if total == 0:
+            raise ImageError(f'{source} has no images on any topic')
+        wanted = set(chosen(total))
+        for i, (connection, _, data) in enumerate(reader.messages(images)):
+            if i in wanted:
+                yield np.array(_to_rgb(reader.deserialize(data, connection.msgtype)))
+
+
+def _to_rgb(message: Any) -> np.ndarray:
+    if message.__msgtype__ == COMPRESSED_TYPE:
+        return compressed_to_rgb(message)
+    return image_to_rgb(message)
 
 
 @contextlib.contextmanager

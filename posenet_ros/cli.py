@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ import numpy as np
 from tqdm import tqdm
 
 from posenet_ros.checkpoint import fetch_checkpoint
-from posenet_ros.config import DecoderConfig, ModelConfig
+from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig
 from posenet_ros.decode import Pose
 from posenet_ros.draw import draw_poses
 from posenet_ros.errors import ImageError, PoseNetError
-from posenet_ros.estimator import BACKENDS, PRECISIONS, PoseNet
+from posenet_ros.estimator import PoseNet
 from posenet_ros.media import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -133,9 +133,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_options(parser: argparse.ArgumentParser, config: type) -> None:
+def _add_options(
+    parser: argparse.ArgumentParser, config: type, without: Sequence[str] = ()
+) -> None:
     """An option for each field of a config, described by the field itself."""
     for field in fields(config):
+        if field.name in without:
+            continue
         flag = '--' + field.name.replace('_', '-')
         shown = '' if field.default is None else f' ({field.default})'
         help_text = field.metadata['help'].rstrip('.').replace('%', '%%') + shown
@@ -161,19 +165,7 @@ def _add_estimation_options(parser: argparse.ArgumentParser) -> None:
     """The model, the decoder, and what runs them."""
     _add_options(parser, ModelConfig)
     _add_options(parser, DecoderConfig)
-    parser.add_argument(
-        '--backend', default='auto', choices=BACKENDS, help='what runs the network (auto)'
-    )
-    parser.add_argument(
-        '--precision', choices=PRECISIONS, help='arithmetic of the network (what suits the backend)'
-    )
-    parser.add_argument(
-        '--num-threads',
-        type=int,
-        default=0,
-        metavar='N',
-        help='CPU threads of one inference; 0 is one per core (0)',
-    )
+    _add_options(parser, RuntimeConfig, without=('allow_spinning',))
 
 
 def _number(text: str) -> float:
@@ -258,9 +250,8 @@ def _estimate(options: argparse.Namespace) -> None:
 
 def _load(options: argparse.Namespace, model: ModelConfig) -> PoseNet:
     # Frame follows frame here, so that threads which spin have work to do.
-    return PoseNet.load(
-        model, options.backend, options.precision, options.num_threads, allow_spinning=True
-    )
+    runtime = replace(_config(RuntimeConfig, options), allow_spinning=True)
+    return PoseNet.load(model, **asdict(runtime))
 
 
 def _bag(options: argparse.Namespace) -> None:

@@ -19,6 +19,9 @@ OUTPUT_STRIDES = {'MobileNetV1': (8, 16, 32), 'ResNet50': (32, 16)}
 MULTIPLIERS = {'MobileNetV1': (0.5, 0.75, 1.0), 'ResNet50': (1.0,)}
 QUANT_BYTES = (1, 2, 4)
 DECODING_METHODS = ('multi-person', 'single-person')
+BACKENDS = ('auto', 'onnxruntime', 'tensorrt')
+PRECISIONS = ('fp32', 'fp16', 'int8')
+CUDA_LIBRARIES = ('pycuda', 'cuda-python')
 
 
 class _ArchitectureDefault(float):
@@ -230,6 +233,103 @@ class DecoderConfig:
                 f'Invalid decoding_method {self.decoding_method}. Should be one of '
                 f'{",".join(DECODING_METHODS)}'
             )
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """What runs the network, and how.
+
+    Raises:
+        ConfigError: a value that it cannot have.
+    """
+
+    backend: str = field(
+        default='auto',
+        metadata={
+            'help': 'What runs the network: tensorrt (NVIDIA GPUs), onnxruntime (CPU), or auto: '
+            'tensorrt where a GPU, its driver, tensorrt and pycuda or cuda-python are there, '
+            'otherwise onnxruntime.',
+            'choices': BACKENDS,
+        },
+    )
+    precision: str | None = field(
+        default=None,
+        metadata={
+            'help': 'Arithmetic of the network. Empty takes what quant_bytes stands for: 4 is '
+            'fp32, 2 is fp16 (on the CPU, which has none, fp32), 1 is int8.',
+            'choices': PRECISIONS,
+        },
+    )
+    calibration: str | None = field(
+        default=None,
+        metadata={
+            'help': 'Photos for int8: a folder, a video or a bag of what the camera sees. Empty '
+            'takes generated images.'
+        },
+    )
+    num_threads: int = field(
+        default=0,
+        metadata={
+            'help': 'CPU threads of one inference with onnxruntime; 0 is one per core.',
+            'range': (0, 256),
+        },
+    )
+    allow_spinning: bool = field(
+        default=False,
+        metadata={
+            'help': 'Let the inference threads of onnxruntime spin while they wait. With two '
+            'threads, at 30 Hz on two cores, an inference took 6.5 ms instead of 11.5, and the '
+            'process 120% of a core instead of 39%.'
+        },
+    )
+    cuda_library: str | None = field(
+        default=None,
+        metadata={
+            'help': 'What tensorrt reaches the GPU with: pycuda, or cuda-python, which runs the '
+            'network as a CUDA graph. Empty takes the first that is installed.',
+            'choices': CUDA_LIBRARIES,
+        },
+    )
+    workspace_mib: int = field(
+        default=0,
+        metadata={
+            'help': 'Most scratch memory of a layer in MiB while tensorrt builds an engine and '
+            'runs it; 0 leaves the limit to tensorrt.',
+            'range': (0, 65536),
+        },
+    )
+    dla_core: int = field(
+        default=-1,
+        metadata={
+            'help': 'Run on this Deep Learning Accelerator of a Jetson (fp16 and int8), with the '
+            'GPU for what it cannot do; -1 is the GPU alone.',
+            'range': (-1, 15),
+        },
+    )
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            value = getattr(self, option.name)
+            choices, limits = option.metadata.get('choices'), option.metadata.get('range')
+            if option.default is None and not value:
+                object.__setattr__(self, option.name, None)
+            elif option.default is None and not isinstance(value, str):
+                raise ConfigError(f'Invalid {option.name} {value!r}. Should be a string')
+            elif choices and value not in choices:
+                raise ConfigError(
+                    f'Invalid {option.name} {value}. Should be one of {",".join(choices)}'
+                )
+            elif limits and not (
+                isinstance(value, numbers.Integral)
+                and not isinstance(value, bool)
+                and limits[0] <= value <= limits[1]
+            ):
+                raise ConfigError(
+                    f'Invalid {option.name} {value!r}. Should be an integer from {limits[0]} to '
+                    f'{limits[1]}'
+                )
+            elif isinstance(option.default, bool) and not isinstance(value, bool):
+                raise ConfigError(f'Invalid {option.name} {value!r}. Should be a bool')
 
 
 def valid_input_size(size: float, output_stride: int) -> int:

@@ -23,3 +23,7 @@ class BackendError(PoseNetError):
 
 class ImageError(PoseNetError, ValueError):
     """An image cannot be used as it is."""
+
+
+class NoDeviceError(BackendError):
+    """There is nothing here that the backend could run on; the message says what is missing."""

@@ -4,41 +4,46 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from posenet_ros.backends import Backend, Heads
-from posenet_ros.checkpoint import fetch_checkpoint
-from posenet_ros.config import DecoderConfig, ModelConfig
+from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig
 from posenet_ros.decode import Pose, decode_multiple_poses, decode_single_pose
-from posenet_ros.errors import BackendError, ConfigError
+from posenet_ros.errors import BackendError
+from posenet_ros.loading import load_backend
 from posenet_ros.preprocess import Letterbox, check_image, preprocess
-from posenet_ros.tfjs_graph import load_graph
-
-BACKENDS = ('auto', 'onnxruntime')
-PRECISIONS = ('fp32',)
-MAX_INPUT_PIXELS = 4097 * 4097
 
 
 @dataclass(frozen=True)
 class StageTimes:
-    """Seconds that the stages of one batch took."""
+    """Seconds that the stages of one call took."""
 
     preprocess: float
     inference: float
     decode: float
 
+    def __add__(self, other: StageTimes) -> StageTimes:
+        return StageTimes(
+            self.preprocess + other.preprocess,
+            self.inference + other.inference,
+            self.decode + other.decode,
+        )
+
 
 class PoseNet:
     """A loaded model. Use it from one thread at a time; close it, or use it in a with block."""
 
-    def __init__(self, config: ModelConfig, backend: Backend, model_sha256: str) -> None:
+    def __init__(
+        self, config: ModelConfig, backend: Backend, model_sha256: str, backend_reason: str = ''
+    ) -> None:
         self.config = config
         self.backend = backend
+        self.backend_reason = backend_reason
         self.model_sha256 = model_sha256
         self.input_height, self.input_width = config.valid_resolution
         self.stage_times = StageTimes(0.0, 0.0, 0.0)
-        self._input = np.zeros((1, self.input_height, self.input_width, 3), np.float32)
 
     @classmethod
     def load(
@@ -46,19 +51,19 @@ class PoseNet:
         config: ModelConfig | None = None,
         backend: str = 'auto',
         precision: str | None = None,
-        num_threads: int = 0,
-        allow_spinning: bool = False,
+        max_batch: int = 1,
+        **options: Any,
     ) -> PoseNet:
         """Fetches the weights where needed, converts them and makes the model ready to run.
 
         Args:
             config: which model; None is the reference's default model.
-            backend: onnxruntime (CPU), or auto for the best that works here.
-            precision: fp32. None takes the precision that runs fastest with the checkpoint's
-                weights as they are: on the CPU always fp32, as in the reference.
-            num_threads: CPU threads of one inference; 0 is one per core.
-            allow_spinning: let these threads spin while they wait: lower latency with several
-                threads, for several times the CPU time. Off, so that other processes keep theirs.
+            backend: tensorrt (NVIDIA GPUs), onnxruntime (CPU), or auto for the best that works
+                here; backend_reason says why it is the one it is.
+            precision: fp32, fp16 or int8. None takes what quant_bytes stands for.
+            max_batch: most images that a GPU runs at once, 1 to 64; more run one batch after the
+                other.
+            options: the other fields of RuntimeConfig, as keywords.
 
         Raises:
             ConfigError: an option has a value that it cannot have.
@@ -67,41 +72,14 @@ class PoseNet:
             BackendError: the backend cannot run here.
         """
         config = ModelConfig() if config is None else config
-        if backend not in BACKENDS:
-            raise ConfigError(f'Invalid backend {backend}. Should be one of {",".join(BACKENDS)}')
-        if precision not in (None, *PRECISIONS):
-            raise ConfigError(
-                f'Invalid precision {precision}. Should be one of {",".join(PRECISIONS)}'
-            )
-        if num_threads < 0:
-            raise ConfigError(f'Invalid num_threads {num_threads}. Should be 0 or more')
-        height, width = config.valid_resolution
-        if height < 1 or width < 1:
-            raise ConfigError(
-                f'Invalid inputResolution {config.input_resolution}. It makes a network input of '
-                f'{width} x {height} pixels, which should be at least 1 x 1'
-            )
-        if height * width > MAX_INPUT_PIXELS:
-            raise ConfigError(
-                f'Invalid inputResolution {config.input_resolution}. A network input of {width} x '
-                f'{height} pixels is more than can be run; 4097 x 4097 is the most'
-            )
-        checkpoint = fetch_checkpoint(config)
-
-        # Imported where used: the library's other parts do not need them, and they take a while.
-        from posenet_ros.backends.onnxruntime import OnnxRuntimeBackend
-        from posenet_ros.onnx_export import export_onnx
-
-        model = export_onnx(
-            load_graph(checkpoint.graph_path),
-            height,
-            width,
-            config.output_stride,
-            config.tfjs_dilations,
-        )
-        runtime = OnnxRuntimeBackend(model.SerializeToString(), num_threads, allow_spinning)
-        net = cls(config, runtime, checkpoint.sha256)
-        net._warm_up()
+        runtime = RuntimeConfig(backend, precision, **options)
+        loaded = load_backend(config, runtime, max_batch)
+        net = cls(config, loaded.backend, loaded.checkpoint.sha256, loaded.reason)
+        try:
+            net._warm_up()
+        except BaseException:
+            net.close()
+            raise
         return net
 
     def estimate_single_pose(self, image: np.ndarray, flip_horizontal: bool = False) -> Pose:
@@ -152,7 +130,7 @@ class PoseNet:
         return self.estimate([image], config)[0]
 
     def estimate(self, images: list[np.ndarray], config: DecoderConfig) -> list[list[Pose]]:
-        """Runs several images, of any sizes, as one batch.
+        """Runs several images, of any sizes, as one batch if the backend takes so many.
 
         Args:
             images: uint8 RGB, (H, W, 3) each, of any strides: BGR passes as image[..., ::-1].
@@ -167,10 +145,25 @@ class PoseNet:
         """
         for image in images:
             check_image(image)
+        self.stage_times = StageTimes(0.0, 0.0, 0.0)
+        results: list[list[Pose]] = []
+        for first in range(0, len(images), self.backend.max_batch):
+            results += self._estimate_batch(images[first : first + self.backend.max_batch], config)
+        return results
+
+    def close(self) -> None:
+        """Frees the backend. The model cannot be used afterwards."""
+        self.backend.close()
+
+    def __enter__(self) -> PoseNet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _estimate_batch(self, images: list[np.ndarray], config: DecoderConfig) -> list[list[Pose]]:
         started = time.perf_counter()
-        if len(images) > len(self._input):
-            self._input = np.zeros((len(images), *self._input.shape[1:]), np.float32)
-        batch = self._input[: len(images)]
+        batch = self.backend.input_buffer(len(images))
         letterboxes = [
             Letterbox.fit(image.shape[0], image.shape[1], self.input_height, self.input_width)
             for image in images
@@ -188,18 +181,8 @@ class PoseNet:
             for i, letterbox in enumerate(letterboxes)
         ]
         decoded = time.perf_counter()
-        self.stage_times = StageTimes(prepared - started, inferred - prepared, decoded - inferred)
+        self.stage_times += StageTimes(prepared - started, inferred - prepared, decoded - inferred)
         return results
-
-    def close(self) -> None:
-        """Frees the backend. The model cannot be used afterwards."""
-        self.backend.close()
-
-    def __enter__(self) -> PoseNet:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _decode(self, heads: Heads, index: int, config: DecoderConfig) -> list[Pose]:
         stride = self.config.output_stride

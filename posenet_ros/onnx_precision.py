@@ -21,7 +21,7 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
         model: of export_onnx, in float32; not changed.
     """
     graph = model.graph
-    in_float = _head_nodes(model)
+    in_float = head_nodes(model)
     constants = {initializer.name: initializer for initializer in graph.initializer}
     nodes: list[onnx.NodeProto] = []
     halved: set[str] = set()
@@ -79,7 +79,7 @@ def to_dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
     return dynamic
 
 
-def _head_nodes(model: onnx.ModelProto) -> set[str]:
+def head_nodes(model: onnx.ModelProto) -> set[str]:
     """Names of the nodes from the heads' convolutions to the outputs."""
     names = set()
     for output in HEADS:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from posenet_ros import ModelConfig, PoseNet
+
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / 'test/data'
 SHARED = ROOT.parent / 'shared'
@@ -46,3 +48,39 @@ def pose_difference(pose: Any, expected: dict[str, Any]) -> float:
             abs(score - golden['score']),
         ]
     return float(max(differences))
+
+
+def golden_config(golden: Golden) -> ModelConfig:
+    """The model that the reference ran, as it ran it."""
+    model = golden.expected['model']
+    size = model['inputResolution']
+    return ModelConfig(
+        model['architecture'],
+        output_stride=model['outputStride'],
+        multiplier=model.get('multiplier'),
+        input_resolution=(size['width'], size['height']) if isinstance(size, dict) else size,
+        quant_bytes=model.get('quantBytes'),
+        model_url=str(SHARED / golden.expected['modelFile']),
+        tfjs_dilations=True,
+    )
+
+
+def check_poses(net: PoseNet, image: np.ndarray, expected: dict[str, Any]) -> float:
+    """Compares all runs of a golden. Returns the largest difference of any number."""
+    worst = 0.0
+    for run in expected['multi']:
+        options = run['config']
+        poses = net.estimate_multiple_poses(
+            image,
+            options['flipHorizontal'],
+            options['maxDetections'],
+            options['scoreThreshold'],
+            options['nmsRadius'],
+        )
+        assert len(poses) == len(run['poses'])
+        for pose, golden in zip(poses, run['poses'], strict=True):
+            worst = max(worst, pose_difference(pose, golden))
+    for run in expected['single']:
+        pose = net.estimate_single_pose(image, run['config']['flipHorizontal'])
+        worst = max(worst, pose_difference(pose, run['pose']))
+    return worst

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from goldens import DATA, SHARED, golden_paths, load_golden, pose_difference
+from goldens import DATA, SHARED, check_poses, golden_config, golden_paths, load_golden
 from tfjs_models import mobilenet_like
 
 from posenet_ros import (
@@ -19,48 +19,13 @@ from posenet_ros.media import read_image
 E2E = [pytest.param(path, id=path.stem) for path in golden_paths('e2e')]
 
 
-def golden_config(golden):
-    model = golden.expected['model']
-    size = model['inputResolution']
-    return ModelConfig(
-        model['architecture'],
-        output_stride=model['outputStride'],
-        multiplier=model.get('multiplier'),
-        input_resolution=(size['width'], size['height']) if isinstance(size, dict) else size,
-        quant_bytes=model.get('quantBytes'),
-        model_url=str(SHARED / golden.expected['modelFile']),
-        tfjs_dilations=True,
-    )
-
-
-def check_poses(net, image, expected):
-    """Compares all runs of a golden. Returns the largest difference of any number."""
-    worst = 0.0
-    for run in expected['multi']:
-        options = run['config']
-        poses = net.estimate_multiple_poses(
-            image,
-            options['flipHorizontal'],
-            options['maxDetections'],
-            options['scoreThreshold'],
-            options['nmsRadius'],
-        )
-        assert len(poses) == len(run['poses'])
-        for pose, golden in zip(poses, run['poses'], strict=True):
-            worst = max(worst, pose_difference(pose, golden))
-    for run in expected['single']:
-        pose = net.estimate_single_pose(image, run['config']['flipHorizontal'])
-        worst = max(worst, pose_difference(pose, run['pose']))
-    return worst
-
-
 @pytest.mark.parity
 @pytest.mark.skipif(not E2E, reason='models and photos (../shared) are not on this machine')
 @pytest.mark.parametrize('path', E2E)
 def test_poses_of_real_photos_are_the_references(path):
     golden = load_golden(path)
     image = read_image(SHARED / 'images' / golden.expected['image'])
-    with PoseNet.load(golden_config(golden)) as net:
+    with PoseNet.load(golden_config(golden), precision='fp32') as net:
         assert check_poses(net, image, golden.expected) < 0.01
 
 

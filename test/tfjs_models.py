@@ -108,12 +108,16 @@ class GraphWriter:
         return path
 
 
-def mobilenet_like(fused: bool = False, dilations: tuple[int, ...] = (1, 1, 1, 1)) -> GraphWriter:
-    """Two stride-2 convolutions, a depthwise one that may be dilated, the four heads: stride 4."""
+def mobilenet_like(
+    fused: bool = False, dilations: tuple[int, ...] = (1, 1, 1, 1), output_stride: int = 4
+) -> GraphWriter:
+    """Two or more stride-2 convolutions, a depthwise one that may be dilated, the four heads."""
     graph = GraphWriter()
     relu6 = {'activation': 'Relu6', 'fused': fused}
     tensor = graph.conv('conv0', 'sub_2', (3, 3, 3, 8), stride=2, **relu6)
     tensor = graph.conv('conv1', tensor, (3, 3, 8, 0), stride=2, **relu6)
+    for stride in range(3, output_stride.bit_length()):
+        tensor = graph.conv(f'down{stride}', tensor, (3, 3, 8, 0), stride=2, **relu6)
     tensor = graph.conv('conv2', tensor, (3, 3, 8, 0), dilations=dilations, **relu6)
     tensor = graph.conv('conv3', tensor, (1, 1, 8, 16), **relu6)
     graph.heads(tensor, 16, fused)

@@ -17,14 +17,21 @@ class Heads(NamedTuple):
 
 
 class Backend(Protocol):
-    """Owned by one thread: the one that made it runs it and closes it."""
+    """Owned by one thread at a time: the one that runs it closes it."""
 
     name: str  # onnxruntime or tensorrt
     device: str  # what it runs on, for people
     precision: str  # fp32, fp16 or int8
+    max_batch: int  # most images of one run
+
+    def input_buffer(self, count: int) -> np.ndarray:
+        """Where the images of the next run are best written: float32 (count, height, width, 3)."""
 
     def run(self, images: np.ndarray) -> Heads:
-        """Runs the network on float32 images (n, height, width, 3).
+        """Runs the network on float32 images (n, height, width, 3), n from 1 to max_batch.
+
+        Returns:
+            Arrays that are good until the next run.
 
         Raises:
             BackendError: the runtime failed.

@@ -16,7 +16,8 @@ class OnnxRuntimeBackend:
     """An ONNX Runtime session on the CPU.
 
     Args:
-        model: serialised ONNX model, as onnx_export makes it.
+        model: serialised ONNX model, as onnx_export makes it, for one input size.
+        precision: that it computes in, for people.
         num_threads: threads of one run; 0 lets ONNX Runtime take one per core.
         allow_spinning: threads spin while they wait for work. Several threads are only faster
             than one that way, but spinning takes the cores from other processes between frames
@@ -24,9 +25,15 @@ class OnnxRuntimeBackend:
     """
 
     name = 'onnxruntime'
-    precision = 'fp32'
+    max_batch = 64
 
-    def __init__(self, model: bytes, num_threads: int = 0, allow_spinning: bool = False) -> None:
+    def __init__(
+        self,
+        model: bytes,
+        precision: str = 'fp32',
+        num_threads: int = 0,
+        allow_spinning: bool = False,
+    ) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.log_severity_level = 3
@@ -39,7 +46,15 @@ class OnnxRuntimeBackend:
             )
         except Exception as error:  # ONNX Runtime has no common class of its errors
             raise BackendError(f'ONNX Runtime cannot load the model: {error}') from error
+        self.precision = precision
         self.device = f'CPU {platform.machine()}'
+        _, height, width, _ = self._session.get_inputs()[0].shape
+        self._images = np.zeros((1, height, width, 3), np.float32)
+
+    def input_buffer(self, count: int) -> np.ndarray:
+        if count > len(self._images):
+            self._images = np.zeros((count, *self._images.shape[1:]), np.float32)
+        return self._images[:count]
 
     def run(self, images: np.ndarray) -> Heads:
         if self._session is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ from posenet_ros.ros.parameters import (
     checked_values,
     decoder_config,
     model_config,
+    runtime_config,
 )
 from posenet_ros.ros.worker import ModelWorker, Worker
 
@@ -165,7 +166,7 @@ class PoseNetNode(LifecycleNode):
 
     def _configure(self) -> None:
         values = self._values
-        config = model_config(values)
+        config, runtime = model_config(values), runtime_config(values)
         names = values['cameras']
         good = all(name == '' or CAMERA_NAME.fullmatch(name) for name in names)
         if not good or not names or len(set(names)) != len(names):
@@ -176,13 +177,7 @@ class PoseNetNode(LifecycleNode):
         started = time.monotonic()
         self._frames, self._overlays = Mailbox(), Mailbox()
         self._model_worker = ModelWorker(
-            lambda: PoseNet.load(
-                config,
-                values['backend'],
-                values['precision'] or None,
-                values['num_threads'],
-                values['allow_spinning'],
-            ),
+            lambda: PoseNet.load(config, max_batch=len(names), **asdict(runtime)),
             self._frames,
             self._process,
             self._report_unexpected,
@@ -197,15 +192,10 @@ class PoseNetNode(LifecycleNode):
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._model_info = self.create_publisher(ModelInfo, '~/model_info', latched)
         self._model_info.publish(model_info(net))
-        if config.architecture == 'MobileNetV1' and config.quant_bytes == 1:
-            self.get_logger().warning(
-                'quant_bytes 1: the published MobileNetV1 weights of 1 byte are broken and find '
-                'nobody; 2 and 4 work'
-            )
         self.get_logger().info(
             f'{config.architecture} {config.multiplier:g} at stride {config.output_stride}, input '
             f'{net.input_width} x {net.input_height}, {net.backend.precision} with '
-            f'{net.backend.name} on {net.backend.device}: ready in '
+            f'{net.backend.name} on {net.backend.device} ({net.backend_reason}): ready in '
             f'{time.monotonic() - started:.1f} s'
         )
 

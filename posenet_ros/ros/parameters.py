@@ -1,7 +1,7 @@
 """Every parameter of the node, from one table: declared, described, checked and documented by it.
 
 The table itself needs no ROS: launch files and the documentation read it too. The model's and the
-decoder's entries come from the fields of ModelConfig and DecoderConfig.
+decoder's entries come from the fields of ModelConfig, RuntimeConfig and DecoderConfig.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields
 from typing import Any, Literal
 
-from posenet_ros.config import DecoderConfig, ModelConfig
+from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig
 from posenet_ros.draw import MIN_KEYPOINT_SCORE, MIN_POSE_SCORE
 from posenet_ros.errors import ConfigError
-from posenet_ros.estimator import BACKENDS, PRECISIONS
 
 Group = Literal['model', 'decoder', 'input', 'output', 'diagnostics']
 
@@ -88,50 +87,26 @@ class ParameterSpec:
         raise ConfigError(f'Invalid {self.name} {value!r}. Should be of type {self.type_name}')
 
 
-def _from_field(field: Field, group: Group) -> ParameterSpec:
+def _from_field(field: Field, group: Group, alone: bool = False) -> ParameterSpec:
     # ROS parameters have one type and no None; multiplier's default is a float of its own kind.
     default = '' if field.default is None else field.default
     if isinstance(default, float):
         default = float(default)
     limits = field.metadata.get('range')
     # Choices that depend on each other are left to ModelConfig, whose messages say how.
+    choices = field.metadata.get('choices', ()) if alone else ()
+    if choices and field.default is None:
+        choices = ('', *choices)
     # 20 is as good as 20.0, and a size may be one number or two.
     dynamic = isinstance(default, float) or field.name == 'input_resolution'
     return ParameterSpec(
-        field.name, default, field.metadata['help'], group, limits, dynamic=dynamic
+        field.name, default, field.metadata['help'], group, limits, choices, dynamic
     )
 
 
 PARAMETERS: tuple[ParameterSpec, ...] = (
     *(_from_field(field, 'model') for field in fields(ModelConfig)),
-    ParameterSpec(
-        'backend',
-        'auto',
-        'What runs the network: onnxruntime (CPU), or auto for the best that works here.',
-        'model',
-        choices=BACKENDS,
-    ),
-    ParameterSpec(
-        'precision',
-        '',
-        'Arithmetic of the network. Empty takes what suits the backend and quant_bytes.',
-        'model',
-        choices=('', *PRECISIONS),
-    ),
-    ParameterSpec(
-        'num_threads',
-        0,
-        'CPU threads of one inference; 0 is one per core.',
-        'model',
-        range=(0, 256),
-    ),
-    ParameterSpec(
-        'allow_spinning',
-        False,
-        'Let the inference threads spin while they wait. With two threads, at 30 Hz on two cores, '
-        'an inference took 6.5 ms instead of 11.5, and the process 120% of a core instead of 39%.',
-        'model',
-    ),
+    *(_from_field(field, 'model', alone=True) for field in fields(RuntimeConfig)),
     *(_from_field(field, 'decoder') for field in fields(DecoderConfig)),
     ParameterSpec(
         'autostart',
@@ -239,6 +214,15 @@ def model_config(values: Mapping[str, Any]) -> ModelConfig:
         del options['multiplier']
     options['model_url'] = options['model_url'] or None
     return ModelConfig(**options)
+
+
+def runtime_config(values: Mapping[str, Any]) -> RuntimeConfig:
+    """The RuntimeConfig that the parameters describe.
+
+    Raises:
+        ConfigError: it cannot be had.
+    """
+    return RuntimeConfig(**{field.name: values[field.name] for field in fields(RuntimeConfig)})
 
 
 def decoder_config(values: Mapping[str, Any]) -> DecoderConfig:

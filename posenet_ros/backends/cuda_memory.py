@@ -1,0 +1,323 @@
+"""The GPU's memory, as little of CUDA as a network needs: one context, one stream, pinned buffers.
+
+Two libraries offer it: pycuda, and NVIDIA's own cuda-python, which alone records CUDA graphs. Both
+share the device's primary context with whatever else runs in the process, and are imported only
+when they are asked for. Everything is done inside `with cuda.current()`, by one thread at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+
+from posenet_ros.errors import BackendError, NoDeviceError
+
+
+class Cuda(Protocol):
+    """A device's memory and one stream on it. Failures raise BackendError, with CUDA's reason."""
+
+    library: str  # pycuda or cuda-python
+    device_name: str
+    compute_capability: tuple[int, int]
+    driver_version: int  # 13000 for CUDA 13.0
+    stream: int  # its handle
+
+    def current(self) -> contextlib.AbstractContextManager[None]:
+        """Makes the device's context this thread's own. All below is done within."""
+
+    def allocate(self, num_bytes: int) -> int:
+        """Device memory; its address."""
+
+    def free(self, address: int) -> None:
+        """Gives device memory back."""
+
+    def allocate_pinned(self, shape: tuple[int, ...]) -> np.ndarray:
+        """A float32 array that the device copies from and to at full speed, asynchronously."""
+
+    def free_pinned(self, array: np.ndarray) -> None:
+        """Gives it back. The array must not be touched afterwards."""
+
+    def to_device(self, address: int, array: np.ndarray) -> None:
+        """Queues a copy of a pinned array (C order) to device memory."""
+
+    def to_host(self, array: np.ndarray, address: int) -> None:
+        """Queues a copy of device memory into a pinned array (C order)."""
+
+    def synchronize(self) -> None:
+        """Waits until all that was queued is done."""
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None] | None:
+        """A CUDA graph of what `work` queues, as a function that queues it all at once.
+
+        The graph holds the addresses that `work` used: they must live as long. None where the
+        library cannot record, or what `work` queues cannot be recorded; then call `work` itself.
+        """
+
+    def close(self) -> None:
+        """Frees the stream and the context, in the thread that opened them.
+
+        Nothing allocated may be left.
+        """
+
+
+def open_cuda(library: str | None = None) -> Cuda:
+    """The first device, through pycuda or else cuda-python.
+
+    Args:
+        library: pycuda or cuda-python; None takes the first that is installed.
+
+    Raises:
+        NoDeviceError: no library, no driver or no device; says which, and what to install.
+    """
+    openers: dict[str, Callable[[], Cuda]] = {'pycuda': PyCuda, 'cuda-python': CudaPython}
+    if library:
+        return openers[library]()
+    missing = []
+    for opener in openers.values():
+        try:
+            return opener()
+        except _NotInstalledError as error:
+            missing.append(str(error))
+    raise NoDeviceError('; or '.join(missing))
+
+
+class _NotInstalledError(NoDeviceError):
+    """The Python package is not there at all: another may be."""
+
+
+class PyCuda:
+    """Cuda through pycuda."""
+
+    library = 'pycuda'
+
+    def __init__(self) -> None:
+        try:
+            import pycuda.driver as driver
+        except ModuleNotFoundError as error:
+            if (error.name or '').split('.')[0] != 'pycuda':
+                raise NoDeviceError(f'pycuda cannot be imported: {error}') from error
+            raise _NotInstalledError(
+                'the Python package pycuda is missing (pip install pycuda)'
+            ) from error
+        except ImportError as error:
+            # Without a driver pycuda cannot be loaded; nor can one built for another CUDA.
+            if 'libcuda' in str(error):
+                raise NoDeviceError(f'the NVIDIA driver is missing: {error}') from error
+            raise NoDeviceError(
+                f'pycuda was built for another CUDA than this driver is of ({error}); install it '
+                'again: pip install --force-reinstall --no-binary pycuda pycuda'
+            ) from error
+        self._driver = driver
+        self._allocations: dict[int, Any] = {}
+        try:
+            driver.init()
+            if driver.Device.count() == 0:
+                raise NoDeviceError('there is no NVIDIA GPU')
+            device = driver.Device(0)
+            self.device_name = device.name()
+            self.compute_capability = device.compute_capability()
+            self.driver_version = driver.get_driver_version()
+            self._context = device.retain_primary_context()
+        except driver.Error as error:
+            raise NoDeviceError(f'no NVIDIA GPU answers: {error}') from error
+        try:
+            with self.current():
+                self._stream = driver.Stream()
+                self.stream = int(self._stream.handle)
+        except BaseException:
+            self._detach()
+            raise
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        driver = self._driver
+        try:
+            self._context.push()
+            try:
+                yield
+            finally:
+                driver.Context.pop()
+        except driver.MemoryError as error:
+            raise BackendError(f'the GPU is out of memory: {error}') from error
+        except driver.Error as error:
+            raise BackendError(f'CUDA failed: {error}') from error
+
+    def allocate(self, num_bytes: int) -> int:
+        allocation = self._driver.mem_alloc(num_bytes)
+        self._allocations[int(allocation)] = allocation
+        return int(allocation)
+
+    def free(self, address: int) -> None:
+        self._allocations.pop(address).free()
+
+    def allocate_pinned(self, shape: tuple[int, ...]) -> np.ndarray:
+        return self._driver.pagelocked_zeros(shape, np.float32)
+
+    def free_pinned(self, array: np.ndarray) -> None:
+        owner: Any = array.base
+        owner.free()
+
+    def to_device(self, address: int, array: np.ndarray) -> None:
+        self._driver.memcpy_htod_async(address, array, self._stream)
+
+    def to_host(self, array: np.ndarray, address: int) -> None:
+        self._driver.memcpy_dtoh_async(array, address, self._stream)
+
+    def synchronize(self) -> None:
+        self._stream.synchronize()
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None] | None:
+        return None
+
+    def close(self) -> None:
+        try:
+            with self.current():
+                del self._stream  # the last reference: destroyed here, in its context
+        finally:
+            # On a lost device that failed. What is left then goes with the context: once that is
+            # detached, pycuda lets it go without a call (which would end the process).
+            self._detach()
+
+    def _detach(self) -> None:
+        # pycuda makes the context current to release it, and forgets it on the thread's stack,
+        # where a later round would find it dead (seen in 2026.1).
+        libcuda = ctypes.CDLL('libcuda.so.1')
+        before, after = ctypes.c_void_p(), ctypes.c_void_p()
+        libcuda.cuCtxGetCurrent(ctypes.byref(before))
+        self._context.detach()
+        libcuda.cuCtxGetCurrent(ctypes.byref(after))
+        if after.value != before.value:
+            libcuda.cuCtxPopCurrent_v2(ctypes.byref(after))
+
+
+class CudaPython:
+    """Cuda through cuda-python."""
+
+    library = 'cuda-python'
+
+    def __init__(self) -> None:
+        try:
+            from cuda.bindings import driver
+        except ModuleNotFoundError as error:
+            raise _NotInstalledError(
+                'the Python package cuda-python is missing (pip install cuda-python)'
+            ) from error
+        except ImportError as error:
+            raise NoDeviceError(f'cuda-python cannot be imported: {error}') from error
+        self._driver = driver
+        self._graphs: list[Any] = []
+        try:
+            self._call(driver.cuInit, 0)
+            if self._call(driver.cuDeviceGetCount) == 0:
+                raise NoDeviceError('there is no NVIDIA GPU')
+            device = self._device = self._call(driver.cuDeviceGet, 0)
+            name = self._call(driver.cuDeviceGetName, 256, device)
+            self.device_name = name.split(b'\0')[0].decode()
+            attribute = driver.CUdevice_attribute
+            self.compute_capability = (
+                self._call(
+                    driver.cuDeviceGetAttribute,
+                    attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+                    device,
+                ),
+                self._call(
+                    driver.cuDeviceGetAttribute,
+                    attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+                    device,
+                ),
+            )
+            self.driver_version = self._call(driver.cuDriverGetVersion)
+            self._context = self._call(driver.cuDevicePrimaryCtxRetain, device)
+        except RuntimeError as error:  # libcuda, or a function of it, was not found
+            raise NoDeviceError(f'the NVIDIA driver is missing: {error}') from error
+        except BackendError as error:
+            raise NoDeviceError(f'no NVIDIA GPU answers: {error}') from error
+        try:
+            with self.current():
+                self._stream = self._call(
+                    driver.cuStreamCreate, driver.CUstream_flags.CU_STREAM_NON_BLOCKING
+                )
+                self.stream = int(self._stream)
+        except BaseException:
+            driver.cuDevicePrimaryCtxRelease(self._device)
+            raise
+
+    def _call(self, function: Callable, *arguments: Any) -> Any:
+        status, *values = function(*arguments)
+        if status != self._driver.CUresult.CUDA_SUCCESS:
+            if status == self._driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
+                raise BackendError(f'the GPU is out of memory: {function.__name__}')
+            _, text = self._driver.cuGetErrorString(status)
+            raise BackendError(f'CUDA failed: {function.__name__}: {text.decode()}')
+        return values[0] if values else None
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        self._call(self._driver.cuCtxPushCurrent, self._context)
+        try:
+            yield
+        finally:
+            self._driver.cuCtxPopCurrent()
+
+    def allocate(self, num_bytes: int) -> int:
+        return int(self._call(self._driver.cuMemAlloc, num_bytes))
+
+    def free(self, address: int) -> None:
+        self._call(self._driver.cuMemFree, address)
+
+    def allocate_pinned(self, shape: tuple[int, ...]) -> np.ndarray:
+        count = math.prod(shape)
+        address = int(self._call(self._driver.cuMemHostAlloc, 4 * count, 0))
+        floats = (ctypes.c_float * count).from_address(address)
+        array = np.ctypeslib.as_array(floats).reshape(shape)
+        array[:] = 0.0
+        return array
+
+    def free_pinned(self, array: np.ndarray) -> None:
+        self._call(self._driver.cuMemFreeHost, array.ctypes.data)
+
+    def to_device(self, address: int, array: np.ndarray) -> None:
+        self._call(
+            self._driver.cuMemcpyHtoDAsync, address, array.ctypes.data, array.nbytes, self._stream
+        )
+
+    def to_host(self, array: np.ndarray, address: int) -> None:
+        self._call(
+            self._driver.cuMemcpyDtoHAsync, array.ctypes.data, address, array.nbytes, self._stream
+        )
+
+    def synchronize(self) -> None:
+        self._call(self._driver.cuStreamSynchronize, self._stream)
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None] | None:
+        driver = self._driver
+        mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        self._call(driver.cuStreamBeginCapture, self._stream, mode)
+        try:
+            work()
+        except BackendError:
+            status, graph = driver.cuStreamEndCapture(self._stream)
+            if status == driver.CUresult.CUDA_SUCCESS and graph is not None:
+                driver.cuGraphDestroy(graph)
+            return None
+        graph = self._call(driver.cuStreamEndCapture, self._stream)
+        try:
+            executable = self._call(driver.cuGraphInstantiate, graph, 0)
+        finally:
+            driver.cuGraphDestroy(graph)
+        self._graphs.append(executable)
+        return lambda: self._call(driver.cuGraphLaunch, executable, self._stream)
+
+    def close(self) -> None:
+        try:
+            with self.current():
+                for graph in self._graphs:
+                    self._driver.cuGraphExecDestroy(graph)
+                self._driver.cuStreamDestroy(self._stream)
+        finally:
+            self._driver.cuDevicePrimaryCtxRelease(self._device)

@@ -1,0 +1,133 @@
+"""The images that int8 is made with: the user's own, or generated ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from posenet_ros.errors import ImageError
+from posenet_ros.media import VIDEO_SUFFIXES, Video, images_in, read_image
+from posenet_ros.preprocess import Letterbox, preprocess
+
+NUM_IMAGES = 32
+SEED = 0
+# Part of the set's name: raise it when generated_images gives others.
+GENERATOR_VERSION = 1
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """Where the images come from, and what tells one set from another."""
+
+    source: str | None  # a photo, a folder, a video or a bag; None for generated images
+    sha256: str  # of the chosen images; of their recipe where they are generated
+
+    @classmethod
+    def of(cls, source: str | None) -> CalibrationSet:
+        """Reads what is there, so that its hash is known.
+
+        Raises:
+            ImageError, PoseNetError: there are no images, or they cannot be read.
+        """
+        digest = hashlib.sha256()
+        if source is None:
+            digest.update(f'generated {GENERATOR_VERSION} {NUM_IMAGES} {SEED}'.encode())
+        else:
+            for image in sampled_images(Path(source).expanduser(), NUM_IMAGES):
+                digest.update(f'{image.shape}'.encode())
+                digest.update(np.ascontiguousarray(image).tobytes())
+        return cls(source, digest.hexdigest())
+
+    def inputs(self, height: int, width: int, architecture: str) -> np.ndarray:
+        """The images as the network sees them: float32 (n, height, width, 3)."""
+        if self.source is None:
+            images = generated_images(NUM_IMAGES, height, width)
+        else:
+            images = sampled_images(Path(self.source).expanduser(), NUM_IMAGES)
+        inputs = []
+        for image in images:
+            tensor = np.zeros((height, width, 3), np.float32)
+            letterbox = Letterbox.fit(image.shape[0], image.shape[1], height, width)
+            preprocess(image, letterbox, architecture, tensor)
+            inputs.append(tensor)
+        return np.stack(inputs)
+
+
+def sampled_images(path: Path, count: int) -> Iterator[np.ndarray]:
+    """Some images of a photo, a folder, a video or a bag, the same ones every time.
+
+    Args:
+        path: of the photo, the folder of photos, the video, or the rosbag2 folder or file.
+        count: most images.
+
+    Yields:
+        uint8 RGB (H, W, 3), in the source's order.
+
+    Raises:
+        ImageError: there are none, or one cannot be read.
+        PoseNetError: a bag cannot be read, or its package is missing.
+    """
+    if path.is_dir() and not (path / 'metadata.yaml').exists():
+        paths = images_in(path)
+        for i in _chosen(len(paths), count):
+            yield read_image(paths[i])
+    elif path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+        with Video(path) as video:
+            chosen = set(_chosen(video.num_frames or 100 * count, count))
+            empty = True
+            for i, frame in enumerate(video):
+                if i in chosen:
+                    empty = False
+                    yield frame.image
+            if empty:
+                raise ImageError(f'{path} holds no frame that can be read')
+    elif path.is_dir() or path.suffix in ('.mcap', '.db3'):
+        from posenet_ros.bag import bag_images
+
+        yield from bag_images(path, lambda total: _chosen(total, count))
+    else:
+        yield read_image(path)
+
+
+def _chosen(total: int, count: int) -> list[int]:
+    """Which of `total` are taken: all, or as many as wanted at random, in their order."""
+    if total <= count:
+        return list(range(total))
+    return sorted(np.random.default_rng(SEED).choice(total, count, replace=False).tolist())
+
+
+def generated_images(count: int, height: int, width: int) -> Iterator[np.ndarray]:
+    """Images of shapes that cover each other, as things in photos do ("dead leaves").
+
+    Their edges, areas and contrasts are distributed much as those of photos (Lee, Mumford and
+    Huang, 2001), which is what the ranges and moments of a network's activations depend on.
+
+    Yields:
+        uint8 RGB (height, width, 3).
+    """
+    generator = np.random.default_rng(SEED)
+    size = max(height, width)
+    for _ in range(count):
+        canvas = np.full((2 * height, 2 * width, 3), generator.uniform(0, 255, 3), np.float32)
+        saturation = generator.uniform(0.1, 1)
+        # Sizes by the power law -3, as things at all distances have; the largest are few.
+        radii = np.minimum(2 / np.sqrt(generator.uniform(1e-4, 1, 900)), size / 2)
+        for radius in radii:
+            x, y = generator.uniform(0, 2 * width), generator.uniform(0, 2 * height)
+            colour = generator.uniform(0, 255, 3)
+            colour = colour.mean() + saturation * (colour - colour.mean())
+            corners = generator.integers(3, 12)
+            angles = np.sort(generator.uniform(0, 2 * np.pi, corners))
+            reach = radius * generator.uniform(0.5, 1.5, corners)
+            outline = np.stack([x + reach * np.cos(angles), y + reach * np.sin(angles)], axis=1)
+            cv2.fillPoly(canvas, [outline.astype(np.int32)], colour.tolist())
+        image = cv2.GaussianBlur(canvas, (0, 0), generator.uniform(0.5, 2))
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        image = 128 + generator.uniform(0.5, 1.2) * (image - 128) + generator.normal(0, 25)
+        image += generator.normal(0, generator.uniform(0, 8), image.shape)
+        yield np.clip(np.rint(image), 0, 255).astype(np.uint8)

@@ -1,0 +1,193 @@
+"""From what is asked for to what runs it: the precision, the weights, the graph, the backend."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from posenet_ros.backends import Backend
+from posenet_ros.backends.cuda_memory import Cuda
+from posenet_ros.checkpoint import Checkpoint, fetch_checkpoint
+from posenet_ros.config import ModelConfig, RuntimeConfig
+from posenet_ros.errors import BackendError, CheckpointError, ConfigError, NoDeviceError
+
+if TYPE_CHECKING:
+    from posenet_ros.backends.engine_builder import EngineOptions
+
+# What is heavy (onnx, onnxruntime, tensorrt) is imported where it is used.
+
+MAX_INPUT_PIXELS = 4097 * 4097
+PRECISION_OF_QUANT_BYTES = {4: 'fp32', 2: 'fp16', 1: 'int8'}
+
+logger = logging.getLogger('posenet_ros')
+
+
+@dataclass(frozen=True)
+class LoadedBackend:
+    """A backend that is ready to run, what it runs, and why it is this one."""
+
+    backend: Backend
+    checkpoint: Checkpoint
+    reason: str
+
+
+def load_backend(config: ModelConfig, runtime: RuntimeConfig, max_batch: int = 1) -> LoadedBackend:
+    """Fetches the weights, makes the graph and whatever runs it.
+
+    Args:
+        config: which network.
+        runtime: what is to run it, and how.
+        max_batch: most images of one run, where that must be known (tensorrt).
+
+    Raises:
+        ConfigError, CheckpointError, GraphError, BackendError: see PoseNet.load.
+    """
+    _check_input_size(config)
+    if not 1 <= max_batch <= 64:
+        raise ConfigError(f'Invalid max_batch {max_batch}. Should be 1 to 64')
+    reason = f'the backend {runtime.backend} was asked for'
+    if runtime.backend != 'onnxruntime':
+        from posenet_ros.backends.tensorrt import open_tensorrt
+
+        try:
+            trt, cuda = open_tensorrt(runtime.cuda_library)
+        except NoDeviceError as error:
+            reason = f'tensorrt cannot run here: {error}'
+            if runtime.backend == 'tensorrt':
+                raise NoDeviceError(reason) from error
+        else:
+            if runtime.backend == 'auto':
+                reason = f'{cuda.device_name} answers'
+            backend, checkpoint = _load_tensorrt(config, runtime, max_batch, trt, cuda)
+            return LoadedBackend(backend, checkpoint, reason)
+    if runtime.dla_core >= 0:
+        raise ConfigError(f'dla_core {runtime.dla_core} is for tensorrt; {reason}')
+    backend, checkpoint = _load_onnxruntime(config, runtime)
+    return LoadedBackend(backend, checkpoint, reason)
+
+
+def chosen_precision(config: ModelConfig, runtime: RuntimeConfig) -> str:
+    """What quant_bytes stands for, where nothing else is asked for."""
+    return runtime.precision or PRECISION_OF_QUANT_BYTES[config.quant_bytes]
+
+
+def weights_for(config: ModelConfig, precision: str) -> Checkpoint:
+    """The checkpoint that a precision is made from.
+
+    int8 is made from the most precise weights that can be had: weights that were rounded for
+    storage would be rounded twice, and the published MobileNetV1 files of 1 byte are broken.
+    """
+    if precision == 'int8' and config.model_url is None:
+        for quant_bytes in (4, 2):
+            try:
+                return fetch_checkpoint(replace(config, quant_bytes=quant_bytes))
+            except CheckpointError as error:
+                logger.warning('no weights of %d bytes to make int8 from: %s', quant_bytes, error)
+    if config.quant_bytes == 1 and config.architecture == 'MobileNetV1' and not config.model_url:
+        logger.warning(
+            'quant_bytes 1: the published MobileNetV1 weights of 1 byte are broken and find '
+            'nobody; 2 and 4 work, and int8 is made from these'
+        )
+    return fetch_checkpoint(config)
+
+
+def network(
+    config: ModelConfig,
+    checkpoint: Checkpoint,
+    precision: str,
+    layout: str = 'tensorrt',
+    calibration: str | None = None,
+) -> bytes:
+    """The network as ONNX, for one input size and any batch.
+
+    Args:
+        config: which network.
+        checkpoint: its weights.
+        precision: fp32, fp16 or int8.
+        layout: of int8: tensorrt or onnxruntime.
+        calibration: photos for int8: a folder, a video or a bag.
+    """
+    from posenet_ros.onnx_export import export_onnx
+    from posenet_ros.onnx_precision import to_fp16
+    from posenet_ros.tfjs_graph import load_graph
+
+    height, width = config.valid_resolution
+    graph = load_graph(checkpoint.graph_path)
+    model = export_onnx(graph, height, width, config.output_stride, config.tfjs_dilations)
+    if precision == 'fp16':
+        model = to_fp16(model)
+    elif precision == 'int8':
+        from posenet_ros.quantization import cached_int8
+
+        return cached_int8(model, config.architecture, layout, calibration)
+    return model.SerializeToString()
+
+
+def _check_input_size(config: ModelConfig) -> None:
+    height, width = config.valid_resolution
+    if height < 1 or width < 1:
+        raise ConfigError(
+            f'Invalid inputResolution {config.input_resolution}. It makes a network input of '
+            f'{width} x {height} pixels, which should be at least 1 x 1'
+        )
+    if height * width > MAX_INPUT_PIXELS:
+        raise ConfigError(
+            f'Invalid inputResolution {config.input_resolution}. A network input of {width} x '
+            f'{height} pixels is more than can be run; 4097 x 4097 is the most'
+        )
+
+
+def _load_onnxruntime(config: ModelConfig, runtime: RuntimeConfig) -> tuple[Backend, Checkpoint]:
+    from posenet_ros.backends.onnxruntime import OnnxRuntimeBackend
+
+    precision = chosen_precision(config, runtime)
+    if runtime.precision is None and precision == 'fp16':
+        precision = 'fp32'  # CPUs have no float16 to compute in
+    checkpoint = weights_for(config, precision)
+    model = network(config, checkpoint, precision, 'onnxruntime', runtime.calibration)
+    backend = OnnxRuntimeBackend(model, precision, runtime.num_threads, runtime.allow_spinning)
+    return backend, checkpoint
+
+
+def _load_tensorrt(
+    config: ModelConfig, runtime: RuntimeConfig, max_batch: int, trt: Any, cuda: Cuda
+) -> tuple[Backend, Checkpoint]:
+    from posenet_ros.backends.engine_cache import cached_engine
+    from posenet_ros.backends.tensorrt import EngineRefusedError, TensorRTBackend
+
+    try:
+        model, options, checkpoint = engine_inputs(config, runtime, max_batch, trt)
+        plan = cached_engine(trt, cuda, model, options)
+        try:
+            backend = TensorRTBackend(plan, options.precision, trt, cuda)
+        except EngineRefusedError as error:
+            logger.warning('%s; building it anew', error)
+            plan = cached_engine(trt, cuda, model, options, rebuild=True)
+            backend = TensorRTBackend(plan, options.precision, trt, cuda)
+        return backend, checkpoint
+    except BaseException:
+        with contextlib.suppress(BackendError):  # the first error is the one to tell
+            cuda.close()
+        raise
+
+
+def engine_inputs(
+    config: ModelConfig, runtime: RuntimeConfig, max_batch: int, trt: Any
+) -> tuple[bytes, EngineOptions, Checkpoint]:
+    """What an engine is built from: the ONNX, how, and the weights."""
+    from posenet_ros.backends.engine_builder import EngineOptions, Profile, is_strongly_typed
+
+    precision = chosen_precision(config, runtime)
+    checkpoint = weights_for(config, precision)
+    # Older TensorRT makes its own fp16 from float32.
+    in_graph = 'fp32' if precision == 'fp16' and not is_strongly_typed(trt) else precision
+    model = network(config, checkpoint, in_graph, 'tensorrt', runtime.calibration)
+    options = EngineOptions(
+        precision,
+        Profile.batches(*config.valid_resolution, max_batch),
+        runtime.workspace_mib,
+        runtime.dla_core if runtime.dla_core >= 0 else None,
+    )
+    return model, options, checkpoint

@@ -1,0 +1,81 @@
+"""Builds the real pycuda into a virtual environment, for the tests that need no GPU.
+
+Usage: VENV/bin/python tools/build_pycuda.py BUILD
+
+pycuda has no wheels; building it needs a CUDA toolkit's headers and a C++ compiler. Where they are
+missing nothing is built, and the tests over pycuda say so and are skipped. It is linked against the
+tests' own CUDA driver (test/cuda/host_memory_driver.c), which has the real driver's name; on a
+machine with a GPU the real one is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def toolkit() -> Path | None:
+    """The CUDA toolkit's folder, if there is one."""
+    compiler = shutil.which('nvcc')
+    places = [os.environ.get('CUDA_HOME'), '/usr/local/cuda']
+    places += [] if compiler is None else [str(Path(compiler).resolve().parent.parent)]
+    found = (Path(place) for place in places if place)
+    return next((place for place in found if (place / 'include/cuda.h').exists()), None)
+
+
+def build_driver(folder: Path) -> None:
+    """The tests' CUDA driver, under the real one's names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    library = folder / 'libcuda.so.1'
+    source = ROOT / 'test/cuda/host_memory_driver.c'
+    options = ['-O1', '-shared', '-fPIC', '-fvisibility=hidden', f'-Wl,-soname,{library.name}']
+    subprocess.run(
+        ['cc', *options, '-o', str(library), str(source), '-lpthread', '-ldl'], check=True
+    )
+    link = folder / 'libcuda.so'
+    link.unlink(missing_ok=True)
+    link.symlink_to(library.name)
+
+
+def build_pycuda(root: Path, folder: Path) -> None:
+    pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '-q']
+    sources = folder / 'pycuda'
+    shutil.rmtree(sources, ignore_errors=True)
+    sources.mkdir()
+    isolated = ['--no-deps', '--no-build-isolation', '--no-binary', 'pycuda']
+    subprocess.run([*pip, 'download', *isolated, '-d', str(sources), 'pycuda'], check=True)
+    with tarfile.open(next(sources.glob('pycuda-*.tar.gz'))) as archive:
+        archive.extractall(sources)
+    tree = next(path for path in sources.glob('pycuda-*') if path.is_dir())
+    # Compiled for tests: the time it takes counts, not its speed.
+    options = [
+        f'--cuda-root={root}',
+        f'--cudadrv-lib-dir={folder}',
+        '--no-cuda-enable-curand',
+        '--cxxflags=-O0,-g0',
+    ]
+    subprocess.run([sys.executable, 'configure.py', *options], cwd=tree, check=True)
+    subprocess.run([*pip, 'install', '--no-build-isolation', str(tree)], check=True)
+
+
+def main() -> None:
+    folder = ROOT / sys.argv[1] / 'cuda'
+    root = toolkit()
+    if root is None or shutil.which('c++') is None or shutil.which('cc') is None:
+        print('No CUDA toolkit, or no C++ compiler: the tests over pycuda will be skipped.')
+        return
+    build_driver(folder)
+    if importlib.util.find_spec('pycuda') is None:
+        print('Building pycuda for the tests: about a minute, once.')
+        build_pycuda(root, folder)
+
+
+if __name__ == '__main__':
+    main()
