@@ -210,7 +210,7 @@ def bag_images(source: Path, chosen: Callable[[int], list[int]]) -> Iterator[np.
 
     Raises:
         PoseNetError: the bag cannot be read.
-        ImageError: it has no images, or one cannot be converted.
+        ImageError: it has no images.
     """
     with _opened(source) as reader:
         images = [c for c in reader.connections if c.msgtype in (IMAGE_TYPE, COMPRESSED_TYPE)]
@@ -220,7 +220,8 @@ def bag_images(source: Path, chosen: Callable[[int], list[int]]) -> Iterator[np.
         wanted = set(chosen(total))
         for i, (connection, _, data) in enumerate(reader.messages(images)):
             if i in wanted:
-                yield np.array(_to_rgb(reader.deserialize(data, connection.msgtype)))
+                with contextlib.suppress(ImageError):  # a broken one among them
+                    yield np.array(_to_rgb(reader.deserialize(data, connection.msgtype)))
 
 
 def _to_rgb(message: Any) -> np.ndarray:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -16,10 +18,10 @@ import numpy as np
 from tqdm import tqdm
 
 from posenet_ros.checkpoint import fetch_checkpoint
-from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig
+from posenet_ros.config import PRECISIONS, DecoderConfig, ModelConfig, RuntimeConfig
 from posenet_ros.decode import Pose
 from posenet_ros.draw import draw_poses
-from posenet_ros.errors import ImageError, PoseNetError
+from posenet_ros.errors import ConfigError, ImageError, PoseNetError
 from posenet_ros.estimator import PoseNet
 from posenet_ros.media import (
     IMAGE_SUFFIXES,
@@ -32,7 +34,6 @@ from posenet_ros.media import (
     read_image,
     write_image,
 )
-from posenet_ros.tfjs_graph import load_graph
 from posenet_ros.version import __version__
 
 
@@ -101,19 +102,85 @@ def _parser() -> argparse.ArgumentParser:
     _add_estimation_options(bag)
     bag.set_defaults(run=_bag)
 
+    compare = commands.add_parser(
+        'compare',
+        help='measure what lower precisions cost on your own photos',
+        description='Runs the network in float32 and in lower precisions over photos, and prints '
+        "how far the poses are apart: COCO's object keypoint similarity (1 is equal), the shift "
+        'of clear keypoints in pixels of the network input, people lost and found.',
+    )
+    compare.add_argument('input', type=Path, metavar='IMAGE|VIDEO|FOLDER|BAG')
+    compare.add_argument(
+        '--max-images', type=int, default=200, metavar='N', help='most images to take (200)'
+    )
+    compare.add_argument('--json', type=Path, metavar='FILE', help='write the numbers to a file')
+    _add_options(compare, ModelConfig)
+    _add_options(compare, DecoderConfig)
+    _add_options(compare, RuntimeConfig, without=('allow_spinning', 'precision'))
+    compare.set_defaults(run=_compare)
+
+    engine = commands.add_parser(
+        'build-engine',
+        help='build the TensorRT engine of a model ahead of time',
+        description='Builds the TensorRT engine of a model for this machine and keeps it in '
+        '$POSENET_HOME (~/.cache/posenet_ros), where the node finds it. Takes seconds on a '
+        'desktop and minutes on a small Jetson.',
+    )
+    engine.add_argument(
+        '--max-batch',
+        type=int,
+        default=1,
+        metavar='N',
+        help='most images of one run; for the node, its number of cameras (1)',
+    )
+    engine.add_argument('--rebuild', action='store_true', help='build it whatever the cache has')
+    _add_options(engine, ModelConfig)
+    _add_options(engine, RuntimeConfig, without=('allow_spinning', 'num_threads', 'backend'))
+    engine.set_defaults(run=_build_engine)
+
+    test = commands.add_parser(
+        'selftest',
+        help='check and measure everything on this machine, for a report',
+        description='Runs the network in every precision and compares it with ONNX Runtime in '
+        'float32: errors, latencies, copies, frames per second. With a GPU on TensorRT; without '
+        'one it says what it could not check.',
+    )
+    test.add_argument('--json', type=Path, metavar='FILE', help='write the report to a file')
+    test.add_argument(
+        '--image', type=Path, help='a photo of people, for the shift of their keypoints'
+    )
+    test.add_argument(
+        '--rounds', type=int, default=100, metavar='N', help='how often each is timed (100)'
+    )
+    _add_options(test, ModelConfig)
+    _add_options(test, RuntimeConfig, without=('allow_spinning', 'precision', 'num_threads'))
+    test.set_defaults(run=_selftest)
+
     export = commands.add_parser(
         'export',
         help='write the network as ONNX',
-        description='Writes the network as ONNX, opset 17: input image, float32 (batch, height, '
-        'width, 3), normalised (MobileNetV1: value / 127.5 - 1); outputs heatmap (after the '
-        'sigmoid), offset, displacement_fwd and displacement_bwd, float32, channels last.',
+        description='Writes the network as ONNX, opset 17, for any batch: input image, float32 '
+        '(batch, height, width, 3), normalised (MobileNetV1: value / 127.5 - 1); outputs heatmap '
+        '(after the sigmoid), offset, displacement_fwd and displacement_bwd, float32, channels '
+        'last.',
     )
     export.add_argument('output', type=Path, metavar='OUT.onnx')
     export.add_argument(
         '--precision',
-        choices=('fp32', 'fp16'),
+        choices=PRECISIONS,
         default='fp32',
-        help='fp16 computes all but the heads in half precision (fp32)',
+        help='of all but the heads, which stay in float32 (fp32)',
+    )
+    export.add_argument(
+        '--layout',
+        choices=('tensorrt', 'onnxruntime'),
+        default='tensorrt',
+        help='what int8 is for: each is slow or refused elsewhere (tensorrt)',
+    )
+    export.add_argument(
+        '--calibration',
+        metavar='PATH',
+        help='photos for int8: a folder, a video or a bag (generated images)',
     )
     export.add_argument(
         '--dynamic', action='store_true', help='for inputs of any valid size, not only this one'
@@ -194,21 +261,122 @@ def _fetch(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from posenet_ros.onnx_export import export_onnx
-    from posenet_ros.onnx_precision import to_dynamic, to_fp16
+    import onnx
+
+    from posenet_ros.loading import network, weights_for
+    from posenet_ros.onnx_precision import to_dynamic
 
     config: ModelConfig = _config(ModelConfig, options)
-    graph = load_graph(fetch_checkpoint(config).graph_path)
-    height, width = config.valid_resolution
-    model = export_onnx(graph, height, width, config.output_stride, config.tfjs_dilations)
-    if options.precision == 'fp16':
-        model = to_fp16(model)
+    checkpoint = weights_for(config, options.precision)
+    model = network(config, checkpoint, options.precision, options.layout, options.calibration)
     if options.dynamic:
-        model = to_dynamic(model)
+        model = to_dynamic(onnx.load_from_string(model)).SerializeToString()
     with atomic_path(options.output) as part:
-        part.write_bytes(model.SerializeToString())
+        part.write_bytes(model)
+    height, width = config.valid_resolution
     size = 'any size' if options.dynamic else f'{width} x {height}'
-    print(f'{options.output}: {options.precision}, input {size}')
+    layout = f' for {options.layout}' if options.precision == 'int8' else ''
+    print(f'{options.output}: {options.precision}{layout}, input {size}')
+
+
+def _build_engine(options: argparse.Namespace) -> None:
+    from posenet_ros.backends.engine_cache import cached_engine
+    from posenet_ros.backends.tensorrt import open_tensorrt
+    from posenet_ros.loading import engine_inputs
+
+    config: ModelConfig = _config(ModelConfig, options)
+    runtime: RuntimeConfig = _config(RuntimeConfig, options)
+    trt, cuda = open_tensorrt(runtime.cuda_library)
+    try:
+        model, engine_options, _ = engine_inputs(config, runtime, options.max_batch, trt)
+        with tqdm(total=100, unit='%', disable=not sys.stderr.isatty()) as bar:
+
+            def progress(phase: str, done: float) -> None:
+                bar.set_description(phase)
+                bar.update(round(100 * done) - bar.n)
+
+            started = time.monotonic()
+            plan = cached_engine(
+                trt, cuda, model, engine_options, rebuild=options.rebuild, progress=progress
+            )
+        seconds = time.monotonic() - started
+    finally:
+        cuda.close()
+    height, width = config.valid_resolution
+    print(
+        f'{engine_options.precision} engine for {width} x {height}, batches of 1 to '
+        f'{options.max_batch}, on {cuda.device_name} with TensorRT {trt.__version__}: '
+        f'{len(plan) / 1e6:.1f} MB, ready in {seconds:.1f} s'
+    )
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from posenet_ros.backends.onnxruntime import OnnxRuntimeBackend
+    from posenet_ros.calibration import sampled_images
+    from posenet_ros.compare import compare
+    from posenet_ros.loading import network, weights_for
+
+    model: ModelConfig = _config(ModelConfig, options)
+    runtime: RuntimeConfig = replace(_config(RuntimeConfig, options), allow_spinning=True)
+    decoder: DecoderConfig = _config(DecoderConfig, options)
+    if options.max_images < 1:
+        raise ConfigError(f'Invalid --max-images {options.max_images}. Should be 1 or more')
+    if not options.input.exists():
+        raise ImageError(f'there is no file or folder {options.input}')
+    with contextlib.ExitStack() as stack:
+
+        def loaded(**changes: Any) -> PoseNet:
+            return stack.enter_context(
+                PoseNet.load(model, **{**asdict(runtime), 'precision': 'fp32', **changes})
+            )
+
+        candidates = {name: loaded(precision=name) for name in ('fp16', 'int8')}
+        where = candidates['fp16'].backend
+        reference = loaded(backend='onnxruntime', dla_core=-1)
+        if where.name == 'tensorrt':
+            candidates = {'fp32': loaded(), **candidates}
+        else:
+            # What a GPU would compute, as far as a CPU can tell.
+            weights = weights_for(model, 'int8')
+            graph = network(model, weights, 'int8', 'tensorrt', runtime.calibration)
+            backend = OnnxRuntimeBackend(graph, 'int8', runtime.num_threads, True)
+            candidates['int8 for tensorrt'] = PoseNet(model, backend, weights.sha256)
+        images = _with_progress(sampled_images(options.input, options.max_images), 0)
+        results = compare(reference, candidates, images, decoder)
+    print(f'{where.name} on {where.device}, against onnxruntime fp32')
+    print(
+        f'{"":20}{"images":>7}{"people":>7}{"OKS mean":>10}{"worst":>7}{"shift mean":>12}'
+        f'{"worst":>8}{"lost":>6}{"found":>6}'
+    )
+    for name, c in results.items():
+        print(
+            f'{name:20}{c.images:7}{c.people:7}{c.mean_oks:10.4f}{c.worst_oks:7.3f}'
+            f'{c.mean_shift:9.2f} px{c.worst_shift:5.1f} px{c.lost:6}{c.found:6}'
+        )
+    if options.json is not None:
+        with atomic_path(options.json) as part:
+            part.write_text(json.dumps({n: asdict(c) for n, c in results.items()}) + '\n')
+
+
+def _selftest(options: argparse.Namespace) -> None:
+    from posenet_ros.selftest import selftest, table
+
+    if options.rounds < 1:
+        raise ConfigError(f'Invalid --rounds {options.rounds}. Should be 1 or more')
+    photo = None if options.image is None else read_image(options.image)
+    report = selftest(
+        _config(ModelConfig, options),
+        _config(RuntimeConfig, options),
+        photo,
+        options.rounds,
+        lambda what: print(f'{what} ...', file=sys.stderr, flush=True),
+    )
+    print(table(report))
+    if options.json is not None:
+        with atomic_path(options.json) as part:
+            part.write_text(json.dumps(report, indent=1) + '\n')
+    if not report['passed']:
+        raise PoseNetError('the self-test failed; see above')
 
 
 def _estimate(options: argparse.Namespace) -> None:

@@ -7,6 +7,9 @@ types and profiles, and that what is wrong is refused with its reason.
 
 from __future__ import annotations
 
+import functools
+
+import numpy as np
 import onnx
 import pytest
 from goldens import SHARED
@@ -15,8 +18,10 @@ from tfjs_models import mobilenet_like, resnet_like
 
 from posenet_ros import BackendError, ConfigError
 from posenet_ros.backends.engine_builder import EngineOptions, Profile, build_engine
+from posenet_ros.config import PRECISIONS
 from posenet_ros.onnx_export import export_onnx
 from posenet_ros.onnx_precision import to_dynamic, to_fp16
+from posenet_ros.quantization import to_int8
 from posenet_ros.tfjs_graph import load_graph
 
 rtx = pytest.importorskip('tensorrt_rtx', reason='TensorRT for RTX is not on this machine')
@@ -57,7 +62,16 @@ def profile_of(size: int, dynamic: bool, max_batch: int = 4) -> Profile:
 
 
 def in_precision(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
+    if precision == 'int8':
+        _, height, width, _ = (d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)
+        images = np.random.default_rng(0).uniform(-1, 1, (2, height, width, 3))
+        return to_int8(model, images.astype(np.float32), 'tensorrt', float_layers=1)
     return to_fp16(model) if precision == 'fp16' else model
+
+
+@functools.cache
+def real_model(path, stride: int, precision: str) -> onnx.ModelProto:
+    return in_precision(export_onnx(load_graph(path), 257, 257, stride), precision)
 
 
 def small_model(folder, graph=None) -> onnx.ModelProto:
@@ -66,7 +80,7 @@ def small_model(folder, graph=None) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize('dynamic', [False, True], ids=['static', 'dynamic'])
-@pytest.mark.parametrize('precision', ['fp32', 'fp16'])
+@pytest.mark.parametrize('precision', PRECISIONS)
 @pytest.mark.parametrize('graph', [mobilenet_like(), resnet_like()], ids=['mobilenet', 'resnet'])
 def test_small_graphs_build(tmp_path, graph, precision, dynamic):
     model = in_precision(small_model(tmp_path, graph), precision)
@@ -76,13 +90,13 @@ def test_small_graphs_build(tmp_path, graph, precision, dynamic):
 
 @pytest.mark.skipif(not CHECKPOINTS, reason='the checkpoints (../shared) are not on this machine')
 @pytest.mark.parametrize('dynamic', [False, True], ids=['static', 'dynamic'])
-@pytest.mark.parametrize('precision', ['fp32', 'fp16'])
+@pytest.mark.parametrize('precision', PRECISIONS)
 @pytest.mark.parametrize(
     ('path', 'stride'),
     [pytest.param(*c, id=f'{c[0].parent.name}-stride{c[1]}') for c in CHECKPOINTS],
 )
 def test_real_checkpoints_build(path, stride, precision, dynamic):
-    model = in_precision(export_onnx(load_graph(path), 257, 257, stride), precision)
+    model = real_model(path, stride, precision)
     model = to_dynamic(model) if dynamic else model
     assert len(build(model, profile_of(257, dynamic))) > 100_000
 
@@ -114,6 +128,14 @@ def test_graph_with_mixed_types_is_refused(tmp_path):
     model.graph.node.remove(cast)
     with pytest.raises(BackendError, match=r'does not take the ONNX.*must be of same type'):
         build(model, profile_of(129, False))
+
+
+def test_int8_of_the_cpu_is_refused(tmp_path):
+    """Which is why there are two layouts: uint8 with a zero point, biases of int32."""
+    model = small_model(tmp_path)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 129, 129, 3)).astype(np.float32)
+    with pytest.raises(BackendError, match='TensorRT'):
+        build(to_int8(model, images, 'onnxruntime', float_layers=1), profile_of(129, False))
 
 
 def test_unknown_operation_is_refused(tmp_path):

@@ -1,0 +1,184 @@
+"""int8: what its graphs are made of, and what they cost on real weights."""
+
+import copy
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, numpy_helper
+from tfjs_models import mobilenet_like, resnet_like
+
+from posenet_ros import ModelConfig, PoseNet
+from posenet_ros.backends.onnxruntime import OnnxRuntimeBackend
+from posenet_ros.calibration import CalibrationSet, sampled_images
+from posenet_ros.compare import compare
+from posenet_ros.onnx_export import HEADS, INPUT_NAME, export_onnx
+from posenet_ros.onnx_precision import head_nodes, to_dynamic
+from posenet_ros.quantization import (
+    LAYOUTS,
+    _centre,
+    _equalise,
+    _gptq,
+    cached_int8,
+    displacement_error,
+    to_int8,
+)
+from posenet_ros.tfjs_graph import load_graph
+
+GRAPHS = [pytest.param(mobilenet_like(), id='mobilenet'), pytest.param(resnet_like(), id='resnet')]
+
+
+def images(count, size=33):
+    generator = np.random.default_rng(3)
+    return generator.uniform(-1, 1, (count, size, size, 3)).astype(np.float32)
+
+
+def run(model, batch):
+    session = ort.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
+    return dict(zip(HEADS, session.run(list(HEADS), {INPUT_NAME: batch}), strict=True))
+
+
+def exported(folder, graph, size=33):
+    return export_onnx(load_graph(graph.write(folder / 'm.json')), size, size, 4)
+
+
+def near(heads, expected, tolerance):
+    for name in HEADS:
+        scale = np.abs(expected[name]).max()
+        assert np.abs(heads[name] - expected[name]).max() <= tolerance * scale, name
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('graph', GRAPHS)
+def test_int8_stays_near_and_ends_in_float32(tmp_path, graph, layout):
+    model = exported(tmp_path, graph)
+    before = model.SerializeToString()
+    quantized = to_int8(model, images(8), layout, float_layers=0)
+    assert model.SerializeToString() == before
+    heads, expected = run(quantized, images(2)), run(model, images(2))
+    near(heads, expected, 0.1)
+    assert all(head.dtype == np.float32 for head in heads.values())
+    assert any(np.abs(heads[n] - expected[n]).max() > 0 for n in HEADS)  # it did compute in int8
+
+
+@pytest.mark.parametrize('graph', GRAPHS)
+def test_tensorrts_layout_is_what_it_takes(tmp_path, graph):
+    quantized = to_int8(exported(tmp_path, graph), images(4), 'tensorrt', float_layers=1)
+    constants = {c.name: c for c in quantized.graph.initializer}
+    producers = {node.output[0]: node for node in quantized.graph.node}
+    heads = head_nodes(quantized)
+    quantizers = [
+        n for n in quantized.graph.node if n.op_type in ('QuantizeLinear', 'DequantizeLinear')
+    ]
+    for node in quantizers:
+        zero = constants[node.input[2]]
+        assert zero.data_type == TensorProto.INT8 and not numpy_helper.to_array(zero).any()
+    convolutions = [n for n in quantized.graph.node if n.op_type == 'Conv']
+    kinds = [
+        [producers[name].op_type if name in producers else 'constant' for name in node.input]
+        for node in convolutions
+        if node.name not in heads
+    ]
+    assert kinds[0][1] == 'constant'  # the first stays in float32
+    for kind in kinds[1:]:
+        assert kind == ['DequantizeLinear', 'DequantizeLinear', 'constant']
+    for node in convolutions:
+        if node.name in heads:
+            assert node.input[1] in constants
+            assert constants[node.input[1]].data_type == TensorProto.FLOAT
+    weights = producers[
+        next(n for n in convolutions if n.name not in heads and n.input[1] in producers).input[1]
+    ]
+    assert numpy_helper.to_array(constants[weights.input[1]]).ndim == 1  # a scale per channel
+    assert {opset.version for opset in quantized.opset_import if not opset.domain} == {17}
+
+
+def test_equalising_and_centring_change_nothing_in_float32(tmp_path):
+    model = exported(tmp_path, mobilenet_like())
+    changed = copy.deepcopy(model)
+    _equalise(changed, images(8))
+    equalised = changed.SerializeToString()
+    assert equalised != model.SerializeToString()
+    _centre(changed)
+    assert changed.SerializeToString() != equalised
+    heads, expected = run(changed, images(8)), run(model, images(8))
+    for name in HEADS:
+        assert np.allclose(heads[name], expected[name], rtol=1e-4, atol=1e-4), name
+
+
+def test_rounding_by_the_output_beats_rounding_to_the_nearest():
+    generator = np.random.default_rng(0)
+    seen = generator.normal(1, 1, (500, 9)) @ generator.normal(0, 1, (9, 9))
+    rows = generator.normal(0, 1, (20, 9))
+    steps = np.abs(rows).max(axis=1) / 7
+    nearest = np.rint(rows / steps[:, None])
+    chosen = _gptq(rows, steps, seen.T @ seen)
+
+    def error(whole):
+        return np.square(seen @ (rows - whole * steps[:, None]).T).mean()
+
+    assert np.array_equal(chosen, np.rint(chosen))
+    assert error(chosen) < 0.5 * error(nearest)
+
+
+def test_bias_and_rounding_are_what_keeps_the_result(tmp_path, shared):
+    """Plain quantisation of the same layers by the same quantizer is several times worse."""
+    path = shared / 'models/mobilenet/float/075/model-stride16.json'
+    model = export_onnx(load_graph(path), 129, 129, 16)
+    batch = CalibrationSet.of(None).inputs(129, 129, 'MobileNetV1')[:8]
+    from posenet_ros.quantization import _quantize
+
+    ours = displacement_error(model, to_int8(model, batch, 'onnxruntime', 3), batch)
+    plain = displacement_error(model, _quantize(model, batch, 'onnxruntime', 3), batch)
+    assert ours < 0.5 * plain
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_dynamic_sizes_are_those_of_the_static_graph(tmp_path, layout):
+    model = exported(tmp_path, mobilenet_like())
+    quantized = to_int8(model, images(4), layout, float_layers=1)
+    heads = run(to_dynamic(quantized), images(1, 49))
+    assert heads['heatmap'].shape == (1, 13, 13, 17)
+    expected = run(exported(tmp_path, mobilenet_like(), 49), images(1, 49))
+    near(heads, expected, 0.1)
+
+
+def test_int8_graph_is_made_once_and_carries_its_calibration(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv('POSENET_HOME', str(tmp_path))
+    model = exported(tmp_path, mobilenet_like())
+    with caplog.at_level('INFO'):
+        first = cached_int8(model, 'MobileNetV1', 'tensorrt', None)
+        assert cached_int8(model, 'MobileNetV1', 'tensorrt', None) == first
+        assert cached_int8(model, 'MobileNetV1', 'onnxruntime', None) != first
+    assert caplog.text.count('making the int8 network') == 2
+    properties = {p.key: p.value for p in onnx.load_from_string(first).metadata_props}
+    assert properties == {'calibration': 'generated', 'sha256': CalibrationSet.of(None).sha256}
+
+
+# What it costs, on real weights and people.
+
+
+@pytest.fixture(scope='session')
+def people(shared):
+    """Photos and video frames, none of which the calibration sees."""
+    photos = list(sampled_images(shared / 'images', 8))
+    return photos + list(sampled_images(shared / 'video/pose_1.mp4', 12))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('multiplier', [0.5, 0.75, 1.0])
+def test_int8_keeps_the_poses_of_clear_people(
+    shared, people, tmp_path, monkeypatch, multiplier, layout
+):
+    monkeypatch.setenv('POSENET_HOME', str(tmp_path))
+    path = shared / f'models/mobilenet/float/{round(100 * multiplier):03d}/model-stride16.json'
+    config = ModelConfig(multiplier=multiplier, model_url=str(path))
+    model = export_onnx(load_graph(path), 257, 257, 16)
+    backend = OnnxRuntimeBackend(cached_int8(model, 'MobileNetV1', layout, None), 'int8')
+    with PoseNet.load(config, 'onnxruntime', 'fp32') as exact, PoseNet(config, backend, '') as net:
+        result = compare(exact, {'int8': net}, people)['int8']
+    assert result.people >= 15
+    assert result.mean_oks >= 0.97
+    assert result.lost == result.found == 0
