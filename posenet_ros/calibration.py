@@ -111,23 +111,47 @@ def generated_images(count: int, height: int, width: int) -> Iterator[np.ndarray
         uint8 RGB (height, width, 3).
     """
     generator = np.random.default_rng(SEED)
-    size = max(height, width)
     for _ in range(count):
         canvas = np.full((2 * height, 2 * width, 3), generator.uniform(0, 255, 3), np.float32)
-        saturation = generator.uniform(0.1, 1)
-        # Sizes by the power law -3, as things at all distances have; the largest are few.
-        radii = np.minimum(2 / np.sqrt(generator.uniform(1e-4, 1, 900)), size / 2)
-        for radius in radii:
-            x, y = generator.uniform(0, 2 * width), generator.uniform(0, 2 * height)
-            colour = generator.uniform(0, 255, 3)
-            colour = colour.mean() + saturation * (colour - colour.mean())
-            corners = generator.integers(3, 12)
-            angles = np.sort(generator.uniform(0, 2 * np.pi, corners))
-            reach = radius * generator.uniform(0.5, 1.5, corners)
-            outline = np.stack([x + reach * np.cos(angles), y + reach * np.sin(angles)], axis=1)
-            cv2.fillPoly(canvas, [outline.astype(np.int32)], colour.tolist())
-        image = cv2.GaussianBlur(canvas, (0, 0), generator.uniform(0.5, 2))
+        _cover_with_leaves(canvas, generator)
+        image = cv2.GaussianBlur(np.clip(canvas, 0, 255), (0, 0), generator.uniform(0.5, 2))
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        # Contrast, exposure and noise of a camera.
         image = 128 + generator.uniform(0.5, 1.2) * (image - 128) + generator.normal(0, 25)
         image += generator.normal(0, generator.uniform(0, 8), image.shape)
         yield np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def _cover_with_leaves(canvas: np.ndarray, generator: np.random.Generator) -> None:
+    """Paints polygons on float32 RGB: plain ones, and large ones shaded or striped."""
+    height, width = canvas.shape[:2]
+    size = max(height, width) / 2
+    saturation = generator.uniform(0.1, 1)
+    # Sizes by the power law -3, as things at all distances have; and some things close by.
+    radii = np.minimum(2 / np.sqrt(generator.uniform(1e-4, 1, 700)), size / 2)
+    close = generator.integers(10, 50)
+    radii[:close] = generator.uniform(size / 6, size / 1.5, close)
+    for radius in radii:
+        centre = generator.uniform((0, 0), (width, height))
+        colour = generator.uniform(0, 255, 3)
+        colour = colour.mean() + saturation * (colour - colour.mean())
+        corners = generator.integers(3, 12)
+        angles = np.sort(generator.uniform(0, 2 * np.pi, corners))
+        reach = radius * generator.uniform(0.5, 1.5, corners)
+        directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        outline = (centre + reach[:, None] * directions).astype(np.int32)
+        if radius < 12 or generator.random() < 0.6:
+            cv2.fillPoly(canvas, [outline], colour.tolist())
+            continue
+        left, top = np.clip(outline.min(axis=0), 0, (width - 1, height - 1))
+        right, bottom = np.clip(outline.max(axis=0) + 1, (left + 1, top + 1), (width, height))
+        inside = np.zeros((bottom - top, right - left), np.uint8)
+        cv2.fillPoly(inside, [outline - (left, top)], 1)
+        rows, columns = np.mgrid[top:bottom, left:right] - centre[::-1, None, None]
+        across, down = generator.normal(size=2)
+        shade = (columns * across + rows * down) / radius
+        if generator.random() < 0.4:
+            shade = np.sin(shade * generator.uniform(3, 25))
+        tint = 40 * (saturation * generator.normal(size=3) + generator.normal())
+        part = canvas[top:bottom, left:right]
+        part[inside > 0] = (colour + shade[..., None] * tint)[inside > 0]

@@ -85,6 +85,7 @@ def camera_status(
     active: bool,
     thresholds: Mapping[str, Any],
     model: Mapping[str, str],
+    failure: str = '',
 ) -> DiagnosticStatus:
     """One camera's status while the model is loaded.
 
@@ -95,10 +96,13 @@ def camera_status(
         active: whether images are expected.
         thresholds: the parameters of the group diagnostics.
         model: what to say of the model.
+        failure: why the model does not run, if it does not.
     """
     problems: list[tuple[bytes, str]] = []
     latencies = window.samples.get('latency', [])
     p95 = float(np.percentile(latencies, 95)) if latencies else 0.0
+    if active and failure:
+        problems.append((DiagnosticStatus.ERROR, f'inference fails: {failure}'))
     if active:
         age = window.last_image_age
         if age is None:

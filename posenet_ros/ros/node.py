@@ -27,6 +27,7 @@ from posenet_ros.msg import ModelInfo
 from posenet_ros.ros.camera import Camera
 from posenet_ros.ros.declaration import declare_parameters
 from posenet_ros.ros.diagnostics import camera_status, status
+from posenet_ros.ros.log import forward_log, stop_forwarding
 from posenet_ros.ros.mailbox import Mailbox
 from posenet_ros.ros.messages import model_info
 from posenet_ros.ros.parameters import (
@@ -78,6 +79,7 @@ class PoseNetNode(LifecycleNode):
         self._active = False
         self._enabled = True
         self._trouble = ''  # why the last transition failed
+        self._failure = ''  # why the last batch was not run
         self._cameras: dict[str, Camera] = {}
         self._net: PoseNet | None = None
         self._model_worker: ModelWorker | None = None
@@ -87,6 +89,7 @@ class PoseNetNode(LifecycleNode):
         self._overlays: Mailbox[Overlay] = Mailbox()
         self._model_info: Publisher | None = None
 
+        self._log_handler = forward_log(self.get_logger())
         self._values = declare_parameters(self, PARAMETERS)
         self._decoder = decoder_config(self._values)
         self.add_on_set_parameters_callback(self._on_set_parameters)
@@ -132,6 +135,7 @@ class PoseNetNode(LifecycleNode):
 
     def destroy_node(self) -> None:
         self._release()
+        stop_forwarding(self._log_handler)
         super().destroy_node()
 
     @property
@@ -215,6 +219,7 @@ class PoseNetNode(LifecycleNode):
             self._overlay_worker.stop()
             self._overlay_worker = None
         self._net = None
+        self._failure = ''
         for camera in self._cameras.values():
             camera.destroy()
         self._cameras = {}
@@ -248,9 +253,12 @@ class PoseNetNode(LifecycleNode):
         try:
             results = net.estimate(images, self._decoder)
         except BackendError as error:
+            # The node stays as it is and tries again with the next image: memory may come back.
+            self._failure = str(error)
             for camera in cameras:
                 self._drop(camera, 'inference failed', error)
             return
+        self._failure = ''
         times = net.stage_times
         for camera, header, image, poses in zip(cameras, headers, images, results, strict=True):
             if not self._active:
@@ -369,7 +377,7 @@ class PoseNetNode(LifecycleNode):
             statuses.append(status(name, '', DiagnosticStatus.OK, 'no model is loaded', {}))
         else:
             model = {
-                'backend': net.backend.name,
+                'backend': f'{net.backend.name} ({net.backend_reason})',
                 'precision': net.backend.precision,
                 'model': f'{net.config.architecture} {net.config.multiplier:g} '
                 f'stride {net.config.output_stride}, {net.input_width} x {net.input_height}',
@@ -382,6 +390,7 @@ class PoseNetNode(LifecycleNode):
                     self._active and self._enabled,
                     self._values,
                     model,
+                    self._failure,
                 )
                 for camera in self._cameras.values()
             ]

@@ -4,16 +4,20 @@ Proves the run path: what is copied where and when, what is checked, freed and r
 nor a GPU's numbers.
 """
 
+import json
 import sys
 import threading
 
 import numpy as np
+import onnx
 import pytest
 from goldens import SHARED, check_poses, golden_config, golden_paths, load_golden
 from host_driver import LAUNCH_FAILED, NOTHING
 from tfjs_models import mobilenet_like
 
-from posenet_ros import BackendError, DecoderConfig, ModelConfig, PoseNet
+from posenet_ros import BackendError, ConfigError, DecoderConfig, ModelConfig, PoseNet
+from posenet_ros.cli import main
+from posenet_ros.config import PRECISIONS
 from posenet_ros.errors import NoDeviceError
 from posenet_ros.media import read_image
 
@@ -234,3 +238,105 @@ def test_tensorrt_without_anything_names_all_that_is_missing(small, monkeypatch)
     for package in ('pip install pycuda', 'pip install cuda-python', 'pip install tensorrt'):
         assert package in message
     assert '\n' not in message
+
+
+# Precision, as each version wants it said.
+
+
+@pytest.mark.parametrize('precision', PRECISIONS)
+def test_precision_is_in_the_graph_or_in_the_flags(each_tensorrt, pycuda, small, precision):
+    with PoseNet.load(small, 'onnxruntime') as net:
+        expected = net.backend.run(np.zeros((1, 33, 33, 3), np.float32)).heatmaps.copy()
+    with PoseNet.load(small, 'tensorrt', precision) as net:
+        assert net.backend.precision == precision
+        heatmaps = net.backend.run(np.zeros((1, 33, 33, 3), np.float32)).heatmaps
+        assert heatmaps.dtype == np.float32 and np.abs(heatmaps - expected).max() < 0.1
+    network, config = each_tensorrt.built
+    flags = each_tensorrt.NetworkDefinitionCreationFlag
+    graph = onnx.load_from_string(network.model).graph
+    types = {constant.data_type for constant in graph.initializer}
+    if hasattr(flags, 'STRONGLY_TYPED'):
+        assert network.flags == 1 << flags.STRONGLY_TYPED
+        assert config.flags == set()
+        assert (onnx.TensorProto.FLOAT16 in types) == (precision == 'fp16')
+    else:
+        assert network.flags == 1 << flags.EXPLICIT_BATCH
+        wanted = {'fp32': set(), 'fp16': {'FP16'}, 'int8': {'FP16', 'INT8'}}[precision]
+        assert config.flags - {'PREFER_PRECISION_CONSTRAINTS'} == wanted
+        assert onnx.TensorProto.FLOAT16 not in types
+        held = [layer for layer in network.layers if layer.precision is not None]
+        convolutions = [
+            layer for layer in held if layer.type == each_tensorrt.LayerType.CONVOLUTION
+        ]
+        assert len(convolutions) == (0 if precision == 'fp32' else 4)
+    assert (onnx.TensorProto.INT8 in types) == (precision == 'int8')
+
+
+def test_a_dla_is_asked_for_and_falls_back_to_the_gpu(each_tensorrt, pycuda, small):
+    each_tensorrt.Builder.num_DLA_cores = 2
+    PoseNet.load(small, 'tensorrt', 'fp16', dla_core=1).close()
+    _, config = each_tensorrt.built
+    assert config.default_device_type == each_tensorrt.DeviceType.DLA
+    assert config.DLA_core == 1 and 'GPU_FALLBACK' in config.flags
+    for options, reason in (
+        ({'precision': 'fp16', 'dla_core': 2}, 'dla_core 2. Allowed here: 0 to 1'),
+        ({'precision': 'fp32', 'dla_core': 0}, 'fp16 and int8 only'),
+        ({'precision': 'fp16', 'dla_core': 0, 'max_batch': 2}, 'max_batch must be 1'),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            PoseNet.load(small, 'tensorrt', **options)
+
+
+def test_every_option_of_the_build_reaches_tensorrt(tensorrt, pycuda, small):
+    PoseNet.load(small, 'tensorrt', workspace_mib=64, max_batch=3).close()
+    _, config = tensorrt.built
+    assert config.limits == {'WORKSPACE': 64 * 2**20}
+    assert config.profiles[0].shapes == [(1, 33, 33, 3), (3, 33, 33, 3), (3, 33, 33, 3)]
+    assert config.cache.data == b''
+    PoseNet.load(small, 'tensorrt', 'fp16').close()
+    assert tensorrt.built[1].cache.data == b'timed '  # what the first build measured
+
+
+def test_refused_graph_is_told_with_every_reason(tensorrt, pycuda, small, monkeypatch):
+    monkeypatch.setattr('posenet_ros.loading.network', lambda *args, **kwargs: b'no graph')
+    with pytest.raises(BackendError, match=r'does not take the ONNX model: .*and a second reason'):
+        PoseNet.load(small, 'tensorrt')
+
+
+# The commands.
+
+
+def test_engine_built_ahead_is_the_one_that_is_loaded(tensorrt, pycuda, small, capsys, caplog):
+    options = ['--model-url', small.model_url, '--input-resolution', '33']
+    assert main(['build-engine', *options, '--precision', 'fp16', '--max-batch', '2']) == 0
+    assert 'fp16 engine for 33 x 33, batches of 1 to 2' in capsys.readouterr().out
+    with caplog.at_level('INFO'):
+        PoseNet.load(small, 'tensorrt', 'fp16', max_batch=2).close()
+        assert 'building' not in caplog.text
+        assert main(['build-engine', *options, '--precision', 'fp16', '--rebuild']) == 0
+        assert 'building' in caplog.text
+
+
+def test_selftest_measures_every_precision(tensorrt, library, small, tmp_path, capsys):
+    report_path = tmp_path / 'report.json'
+    options = ['--model-url', small.model_url, '--input-resolution', '33', '--rounds', '3']
+    assert main(['selftest', *options, '--cuda-library', library, '--json', str(report_path)]) == 0
+    report = json.loads(report_path.read_text())
+    assert report['passed'] and 'not_checked' not in report
+    assert report['device']['library'] == library
+    assert set(report['device']['copies_ms']) == {'image', 'heads'}
+    assert [run['precision'] for run in report['runs']] == list(PRECISIONS)
+    for run in report['runs']:
+        assert run['backend'] == 'tensorrt' and run['load_seconds'] > 0
+        assert run['batch_error'] < 1e-4
+        assert run['latency_ms']['4']['p50'] <= run['latency_ms']['4']['p99']
+    assert max(report['runs'][0]['max_error'].values()) < 1e-4
+    assert max(report['runs'][2]['max_error'].values()) > 0
+    assert 'passed' in capsys.readouterr().out
+
+
+def test_selftest_that_fails_says_so(tensorrt, pycuda, small, capsys):
+    tensorrt.faults.add('execute_async_v3')
+    options = ['--model-url', small.model_url, '--input-resolution', '33', '--rounds', '3']
+    assert main(['selftest', *options]) == 1
+    assert 'FAILED: TensorRT could not queue the network' in capsys.readouterr().out

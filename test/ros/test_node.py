@@ -557,7 +557,8 @@ def test_diagnostics_tell_rates_drops_and_latency(start_node, peer, camera, astr
     assert found[-1].level == DiagnosticStatus.OK
     assert 3 < float(values['rate out (Hz)']) < 11
     assert values['people'] == '1'
-    assert (values['backend'], values['precision']) == ('onnxruntime', 'fp32')
+    assert values['precision'] == 'fp32'
+    assert values['backend'].startswith('onnxruntime (tensorrt cannot run here: ')
     for stage in ('latency', 'convert', 'preprocess', 'inference', 'decode', 'publish'):
         p50, p95, worst = map(float, values[f'{stage} p50/p95/max (ms)'].split(' / '))
         assert 0 <= p50 <= p95 <= worst < 5000
