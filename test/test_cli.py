@@ -195,3 +195,55 @@ def test_export_writes_a_model_that_runs(posenet, tmp_path):
 
 def test_version(posenet):
     assert posenet('--version', model=False).stdout.split() == ['posenet_ros', __version__]
+
+
+def test_selftest_without_a_gpu_says_what_it_could_not_check(posenet, tmp_path):
+    result = posenet(
+        'selftest', '--input-resolution', '129', '--rounds', '2', '--json', 'report.json',
+        environment={'POSENET_HOME': str(tmp_path)},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert 'not checked: everything on a GPU' in result.stdout
+    report = json.loads((tmp_path / 'report.json').read_text())
+    assert report['passed'] and report['device'] is None
+    assert {run['backend'] for run in report['runs']} == {'onnxruntime'}
+    assert max(report['runs'][0]['max_error'].values()) == 0
+    assert report['packages']['onnxruntime'] and report['cpu']
+    forced = posenet('selftest', '--backend', 'tensorrt', '--input-resolution', '129')
+    assert forced.returncode == 1 and 'FAILED' in forced.stdout
+
+
+def test_build_engine_without_a_gpu_says_what_is_missing(posenet):
+    result = posenet('build-engine')
+    assert result.returncode == 1
+    assert result.stderr.startswith('posenet: ') and len(result.stderr.splitlines()) == 1
+
+
+def test_compare_measures_what_precision_costs(posenet, tmp_path, shared):
+    result = posenet(
+        'compare', shared / 'images', '--input-resolution', '129', '--json', 'result.json',
+        environment={'POSENET_HOME': str(tmp_path)},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    numbers = json.loads((tmp_path / 'result.json').read_text())
+    assert list(numbers) == ['fp16', 'int8', 'int8 for tensorrt']
+    assert all(n['images'] == 8 and n['people'] >= 3 for n in numbers.values())
+    assert numbers['fp16']['mean_oks'] > 0.97
+    for name in numbers:
+        assert name in result.stdout
+    missing = posenet('compare', 'nowhere')
+    assert missing.returncode == 1 and 'nowhere' in missing.stderr
+
+
+@pytest.mark.parametrize('layout', ['tensorrt', 'onnxruntime'])
+def test_export_writes_int8(posenet, tmp_path, layout):
+    import onnx
+
+    result = posenet(
+        'export', 'out.onnx', '--precision', 'int8', '--layout', layout,
+        '--input-resolution', '65', environment={'POSENET_HOME': str(tmp_path)},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert f'int8 for {layout}' in result.stdout
+    types = {constant.data_type for constant in onnx.load(tmp_path / 'out.onnx').graph.initializer}
+    assert onnx.TensorProto.INT8 in types

@@ -13,6 +13,7 @@ from posenet_ros import (
     ImageError,
     ModelConfig,
     PoseNet,
+    loading,
 )
 from posenet_ros.media import read_image
 
@@ -105,7 +106,7 @@ def test_wrong_image_and_wrong_options_are_refused(net, astronaut):
 @pytest.mark.parametrize(
     ('options', 'named'),
     [
-        ({'backend': 'cuda'}, 'backend cuda.*onnxruntime'),
+        ({'backend': 'cuda'}, 'backend cuda.*onnxruntime,tensorrt'),
         ({'precision': 'fp8'}, 'precision fp8.*fp32'),
         ({'num_threads': -1}, 'num_threads -1'),
     ],
@@ -147,3 +148,56 @@ def test_closed_model_says_so(default_model_config):
     net.close()
     with pytest.raises(BackendError, match='closed'):
         net.estimate_single_pose(np.zeros((10, 10, 3), np.uint8))
+
+
+def test_quant_bytes_stand_for_precisions(default_model_config, tmp_path, monkeypatch):
+    """On a CPU, which has no float16, 2 bytes run in float32."""
+    monkeypatch.setenv('POSENET_HOME', str(tmp_path))
+    url = str(mobilenet_like(output_stride=16).write(tmp_path / 'model-stride16.json'))
+    for quant_bytes, precision in ((4, 'fp32'), (2, 'fp32'), (1, 'int8')):
+        config = ModelConfig(input_resolution=33, quant_bytes=quant_bytes, model_url=url)
+        with PoseNet.load(config, 'onnxruntime') as net:
+            assert net.backend.precision == precision
+        with PoseNet.load(config, 'onnxruntime', 'fp16') as net:
+            assert net.backend.precision == 'fp16'
+            assert len(net.estimate([np.zeros((9, 9, 3), np.uint8)], DecoderConfig())) == 1
+
+
+def test_int8_is_made_from_the_most_precise_weights(monkeypatch):
+    asked = []
+
+    def fetch(config, force=False):
+        asked.append(config.quant_bytes)
+        if config.quant_bytes > 1:
+            raise CheckpointError('cannot be reached')
+        return 'broken'
+
+    monkeypatch.setattr(loading, 'fetch_checkpoint', fetch)
+    assert loading.weights_for(ModelConfig(quant_bytes=1), 'int8') == 'broken'
+    assert asked == [4, 2, 1]
+    asked.clear()
+    with pytest.raises(CheckpointError):
+        loading.weights_for(ModelConfig(quant_bytes=2), 'fp16')
+    assert asked == [2]
+
+
+def test_options_of_another_backend_are_refused(default_model_config):
+    for options, reason in (
+        ({'dla_core': 0}, 'dla_core 0 is for tensorrt'),
+        ({'max_batch': 0}, 'max_batch 0'),
+        ({'num_threads': -1}, 'num_threads -1.*0 to 256'),
+        ({'cuda_library': 'opencl'}, 'cuda_library opencl.*pycuda,cuda-python'),
+        ({'workspace_mib': 1.5}, 'workspace_mib 1.5.*integer'),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            PoseNet.load(default_model_config, 'onnxruntime', **options)
+
+
+def test_more_images_than_a_batch_run_one_after_the_other(net, astronaut, monkeypatch):
+    together = net.estimate([astronaut] * 3, DecoderConfig())
+    monkeypatch.setattr(net.backend, 'max_batch', 2, raising=False)
+    split = net.estimate([astronaut] * 3, DecoderConfig())
+    assert len(split) == 3
+    for a, b in zip(together, split, strict=True):
+        assert np.abs(a[0].keypoints - b[0].keypoints).max() < 0.01
+    assert net.stage_times.inference > 0
