@@ -268,7 +268,10 @@ def _export(options: argparse.Namespace) -> None:
 
     config: ModelConfig = _config(ModelConfig, options)
     checkpoint = weights_for(config, options.precision)
-    model = network(config, checkpoint, options.precision, options.layout, options.calibration)
+    with _Bar() as bar:
+        model = network(
+            config, checkpoint, options.precision, options.layout, options.calibration, bar.show
+        )
     if options.dynamic:
         model = to_dynamic(onnx.load_from_string(model)).SerializeToString()
     with atomic_path(options.output) as part:
@@ -288,16 +291,18 @@ def _build_engine(options: argparse.Namespace) -> None:
     runtime: RuntimeConfig = _config(RuntimeConfig, options)
     trt, cuda = open_tensorrt(runtime.cuda_library)
     try:
-        model, engine_options, _ = engine_inputs(config, runtime, options.max_batch, trt)
-        with tqdm(total=100, unit='%', disable=not sys.stderr.isatty()) as bar:
-
-            def progress(phase: str, done: float) -> None:
-                bar.set_description(phase)
-                bar.update(round(100 * done) - bar.n)
-
+        with _Bar() as bar:
+            model, engine_options, _ = engine_inputs(
+                config, runtime, options.max_batch, trt, bar.show
+            )
             started = time.monotonic()
             plan = cached_engine(
-                trt, cuda, model, engine_options, rebuild=options.rebuild, progress=progress
+                trt,
+                cuda,
+                model,
+                engine_options,
+                rebuild=options.rebuild,
+                progress=lambda phase, done: bar.show(phase, round(100 * done), 100),
             )
         seconds = time.monotonic() - started
     finally:
@@ -338,7 +343,8 @@ def _compare(options: argparse.Namespace) -> None:
         else:
             # What a GPU would compute, as far as a CPU can tell.
             weights = weights_for(model, 'int8')
-            graph = network(model, weights, 'int8', 'tensorrt', runtime.calibration)
+            with _Bar() as bar:
+                graph = network(model, weights, 'int8', 'tensorrt', runtime.calibration, bar.show)
             backend = OnnxRuntimeBackend(graph, 'int8', runtime.num_threads, True)
             candidates['int8 for tensorrt'] = PoseNet(model, backend, weights.sha256)
         images = _with_progress(sampled_images(options.input, options.max_images), 0)
@@ -495,6 +501,23 @@ def _check_output(source: Path, kind: str, output: Path, drawn: bool) -> None:
             f'cannot draw the {kind} {source} to {output}; the name should end in '
             f'{", ".join(allowed)}'
         )
+
+
+class _Bar:
+    """A progress bar for work in phases, on a terminal."""
+
+    def __enter__(self) -> _Bar:
+        self._bar = tqdm(disable=not sys.stderr.isatty(), leave=False)
+        return self
+
+    def show(self, phase: str, done: int, total: int) -> None:
+        if self._bar.desc != f'{phase}: ':
+            self._bar.reset(total)
+            self._bar.set_description(phase)
+        self._bar.update(done - self._bar.n)
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
 
 
 def _photos(folder: Path) -> Iterator[Frame]:

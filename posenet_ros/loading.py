@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_INPUT_PIXELS = 4097 * 4097
 PRECISION_OF_QUANT_BYTES = {4: 'fp32', 2: 'fp16', 1: 'int8'}
+
+Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 
 logger = logging.getLogger('posenet_ros')
 
@@ -99,6 +102,7 @@ def network(
     precision: str,
     layout: str = 'tensorrt',
     calibration: str | None = None,
+    progress: Progress = lambda what, done, total: None,
 ) -> bytes:
     """The network as ONNX, for one input size and any batch.
 
@@ -108,6 +112,7 @@ def network(
         precision: fp32, fp16 or int8.
         layout: of int8: tensorrt or onnxruntime.
         calibration: photos for int8: a folder, a video or a bag.
+        progress: told what is done, how much of it and of how much, while int8 is made.
     """
     from posenet_ros.onnx_export import export_onnx
     from posenet_ros.onnx_precision import to_fp16
@@ -121,7 +126,7 @@ def network(
     elif precision == 'int8':
         from posenet_ros.quantization import cached_int8
 
-        return cached_int8(model, config.architecture, layout, calibration)
+        return cached_int8(model, config.architecture, layout, calibration, progress)
     return model.SerializeToString()
 
 
@@ -174,7 +179,11 @@ def _load_tensorrt(
 
 
 def engine_inputs(
-    config: ModelConfig, runtime: RuntimeConfig, max_batch: int, trt: Any
+    config: ModelConfig,
+    runtime: RuntimeConfig,
+    max_batch: int,
+    trt: Any,
+    progress: Progress = lambda what, done, total: None,
 ) -> tuple[bytes, EngineOptions, Checkpoint]:
     """What an engine is built from: the ONNX, how, and the weights."""
     from posenet_ros.backends.engine_builder import EngineOptions, Profile, is_strongly_typed
@@ -183,7 +192,7 @@ def engine_inputs(
     checkpoint = weights_for(config, precision)
     # Older TensorRT makes its own fp16 from float32.
     in_graph = 'fp32' if precision == 'fp16' and not is_strongly_typed(trt) else precision
-    model = network(config, checkpoint, in_graph, 'tensorrt', runtime.calibration)
+    model = network(config, checkpoint, in_graph, 'tensorrt', runtime.calibration, progress)
     options = EngineOptions(
         precision,
         Profile.batches(*config.valid_resolution, max_batch),

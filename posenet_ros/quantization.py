@@ -56,7 +56,11 @@ logger = logging.getLogger('posenet_ros')
 
 
 def cached_int8(
-    model: onnx.ModelProto, architecture: str, layout: str, calibration: str | None
+    model: onnx.ModelProto,
+    architecture: str,
+    layout: str,
+    calibration: str | None,
+    progress: Progress = lambda what, done, total: None,
 ) -> bytes:
     """to_int8, from the cache where it was made before. Takes ten seconds or so otherwise.
 
@@ -65,6 +69,7 @@ def cached_int8(
         architecture: which tells how images are normalised.
         layout: tensorrt or onnxruntime.
         calibration: photos: a folder, a video or a bag; None takes generated images.
+        progress: told what is done.
 
     Returns:
         The serialised graph, with the calibration set's hash in its metadata.
@@ -88,7 +93,8 @@ def cached_int8(
         height, width = (
             dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:3]
         )
-        quantized = to_int8(model, images.inputs(height, width, architecture), layout)
+        inputs = images.inputs(height, width, architecture)
+        quantized = to_int8(model, inputs, layout, progress=progress)
         helper.set_model_props(
             quantized, {'calibration': images.source or 'generated', 'sha256': images.sha256}
         )
@@ -121,7 +127,7 @@ def to_int8(
     rounded = _round_weights(graph, images, progress)
     choices = FLOAT_LAYERS if float_layers is None else (float_layers,)
     for i, count in enumerate(choices):
-        progress('choosing the layers that stay in float32', i, len(choices))
+        progress('choosing the layers that stay in float32', i + 1, len(choices))
         quantized = _quantize(_with_float_front(rounded, graph, count), images, layout, count)
         error = displacement_error(model, quantized, images[:IMAGES_JUDGED])
         if error <= MAX_DISPLACEMENT_ERROR:
@@ -226,12 +232,12 @@ def _round_weights(
     samples = -(-SAMPLES_PER_LAYER // len(images))
     moments = {node.name: _Moments(len(images)) for node in convolutions}
     for i, image in enumerate(images):
-        progress('looking at the images', i, len(images))
+        progress('looking at the images', i + 1, len(images))
         inputs = dict(zip(names, session.run(names, {INPUT_NAME: image[None]}), strict=True))
         for node in convolutions:
             moments[node.name].add(inputs[node.input[0]][0], node, samples, generator)
     for i, node in enumerate(convolutions):
-        progress('rounding the weights', i, len(convolutions))
+        progress('rounding the weights', i + 1, len(convolutions))
         kernel = constants[node.input[1]]
         weights = _array(kernel)
         rows = weights.reshape(len(weights), -1)

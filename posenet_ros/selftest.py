@@ -29,6 +29,7 @@ from posenet_ros.onnx_export import HEADS
 from posenet_ros.version import __version__
 
 BATCHES = (1, 4)
+MAX_FP32_ERROR = 0.05  # of any head: pixels, or score
 # Beside each other in the report; not all are needed.
 PACKAGES = ('numpy', 'onnx', 'onnxruntime', 'numba', 'tensorrt', 'pycuda', 'cuda-bindings')
 
@@ -105,10 +106,25 @@ def selftest(
                 ) as net:
                     run['load_seconds'] = time.perf_counter() - started
                     _measure(run, net, reference, images, photo, rounds)
+                run.update(_judged(run))
+                report['passed'] &= 'error' not in run
             except PoseNetError as error:
                 run['error'] = str(error)
                 report['passed'] = False
     return report
+
+
+def _judged(run: dict[str, Any]) -> dict[str, str]:
+    """What is wrong with the numbers, as an error; nothing where they are as they should be."""
+    worst = max(run['max_error'].values())
+    if run['precision'] == 'fp32' and worst > MAX_FP32_ERROR:
+        return {
+            'error': f'fp32 is {worst:.3g} from ONNX Runtime; at most {MAX_FP32_ERROR} is right'
+        }
+    # What one run leaves to another would be off by whole heads; tactics of other batches are not.
+    if run['batch_error'] > max(MAX_FP32_ERROR, 2 * worst):
+        return {'error': f'an image alone and in a batch differ by {run["batch_error"]:.3g}'}
+    return {}
 
 
 def _measure(

@@ -200,6 +200,8 @@ class TensorRTBackend:
         except BackendError as error:
             # A lost device takes everything with it. What is ours is forgotten all the same.
             logger.warning('while the engine was freed: %s', error)
+            self._resources.pop_all()
+            self._forget()
 
     def _enqueue(self, count: int) -> None:
         self._set_batch(count)
