@@ -508,10 +508,14 @@ class _Bar:
 
     def __enter__(self) -> _Bar:
         self._bar = tqdm(disable=not sys.stderr.isatty(), leave=False)
+        self._phase = ''
         return self
 
     def show(self, phase: str, done: int, total: int) -> None:
-        if self._bar.desc != f'{phase}: ':
+        if self._bar.disable:
+            return
+        if phase != self._phase:
+            self._phase = phase
             self._bar.reset(total)
             self._bar.set_description(phase)
         self._bar.update(done - self._bar.n)

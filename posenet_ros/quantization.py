@@ -48,7 +48,7 @@ DAMPING = 0.01  # of GPTQ, relative to the mean diagonal
 GPTQ_BLOCK = 64  # weights of a row after which the rest is made up for: for speed alone
 MAX_DISPLACEMENT_ERROR = 0.9  # pixels of the network input, root mean square over all cells
 IMAGES_JUDGED = 8
-FLOAT_LAYERS = (0, 1, 3, 5, 7, 9)  # how many may stay in float32: up to the end of a block
+FLOAT_LAYERS = (3, 5, 7, 9)  # how many may stay in float32: up to the end of a block
 
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 

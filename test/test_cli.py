@@ -209,7 +209,10 @@ def test_selftest_without_a_gpu_says_what_it_could_not_check(posenet, tmp_path):
     assert {run['backend'] for run in report['runs']} == {'onnxruntime'}
     assert max(report['runs'][0]['max_error'].values()) == 0
     assert report['packages']['onnxruntime'] and report['cpu']
-    forced = posenet('selftest', '--backend', 'tensorrt', '--input-resolution', '129')
+    forced = posenet(
+        'selftest', '--backend', 'tensorrt', '--input-resolution', '129', '--rounds', '2',
+        environment={'POSENET_HOME': str(tmp_path)},
+    )  # fmt: skip
     assert forced.returncode == 1 and 'FAILED' in forced.stdout
 
 

@@ -21,6 +21,29 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
+# Before pycuda's own setup.py: its files are compiled side by side, not one after the other.
+PARALLEL = """
+from concurrent.futures import ThreadPoolExecutor
+import os
+import setuptools
+from distutils.unixccompiler import UnixCCompiler
+
+def compile_in_parallel(self, sources, output_dir=None, macros=None, include_dirs=None, debug=0,
+            extra_preargs=None, extra_postargs=None, depends=None):
+    macros, objects, extra, options, build = self._setup_compile(
+        output_dir, macros, include_dirs, sources, depends, extra_postargs)
+    arguments = self._get_cc_args(options, debug, extra_preargs)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = [pool.submit(self._compile, name, *build[name], arguments, extra, options)
+                for name in objects if name in build]
+    for job in jobs:
+        job.result()
+    return objects
+
+UnixCCompiler.compile = compile_in_parallel
+"""
+
+
 def toolkit() -> Path | None:
     """The CUDA toolkit's folder, if there is one."""
     compiler = shutil.which('nvcc')
@@ -62,6 +85,8 @@ def build_pycuda(root: Path, folder: Path) -> None:
         '--cxxflags=-O0,-g0',
     ]
     subprocess.run([sys.executable, 'configure.py', *options], cwd=tree, check=True)
+    setup = tree / 'setup.py'
+    setup.write_text(PARALLEL + setup.read_text().replace('from __future__ import annotations', ''))
     subprocess.run([*pip, 'install', '--no-build-isolation', str(tree)], check=True)
 
 

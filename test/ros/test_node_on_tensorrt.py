@@ -101,7 +101,7 @@ def test_lost_device_is_told_and_a_new_model_recovers(start_node, peer, astronau
     picture = as_image(astronaut)
     camera.send_until(picture, lambda: poses)
     breaker.touch()
-    camera.send_until(picture, lambda: 'inference fails' in found[-1].message)
+    camera.send_until(picture, lambda: found and 'inference fails' in found[-1].message)
     assert found[-1].level == DiagnosticStatus.ERROR
     assert 'CUDA failed' in found[-1].message
     assert int(values_of(found[-1])['dropped: inference failed']) > 0
