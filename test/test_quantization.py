@@ -20,6 +20,9 @@ from posenet_ros.quantization import (
     _centre,
     _equalise,
     _gptq,
+    _quantize,
+    _round_weights,
+    _session,
     cached_int8,
     displacement_error,
     to_int8,
@@ -122,13 +125,26 @@ def test_rounding_by_the_output_beats_rounding_to_the_nearest():
     assert error(chosen) < 0.5 * error(nearest)
 
 
+def test_biases_take_what_rounding_does_to_the_mean(tmp_path):
+    """Of the first layer, whose input rounding does not change: nothing of the mean is left."""
+    batch = images(8) + 0.5  # with a mean, as photos have
+    model = exported(tmp_path, mobilenet_like())
+    rounded = _round_weights(model, batch, lambda what, done, total: None)
+    first = next(node for node in model.graph.node if node.op_type == 'Conv').output[0]
+    outputs = [
+        np.concatenate([_session(m, [first]).run([first], {INPUT_NAME: i[None]})[0] for i in batch])
+        for m in (model, rounded)
+    ]
+    difference = outputs[1] - outputs[0]
+    assert np.abs(difference).max() > 1e-3
+    assert np.abs(difference.mean(axis=(0, 2, 3))).max() < 1e-5
+
+
 def test_bias_and_rounding_are_what_keeps_the_result(tmp_path, shared):
     """Plain quantisation of the same layers by the same quantizer is several times worse."""
     path = shared / 'models/mobilenet/float/075/model-stride16.json'
     model = export_onnx(load_graph(path), 129, 129, 16)
     batch = CalibrationSet.of(None).inputs(129, 129, 'MobileNetV1')[:8]
-    from posenet_ros.quantization import _quantize
-
     ours = displacement_error(model, to_int8(model, batch, 'onnxruntime', 3), batch)
     plain = displacement_error(model, _quantize(model, batch, 'onnxruntime', 3), batch)
     assert ours < 0.5 * plain

@@ -35,6 +35,7 @@ class HostDriver:
         self._library = ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
         self._library.host_driver_memory.argtypes = [ctypes.c_ulonglong, ctypes.c_size_t]
         self._library.host_driver_memory.restype = ctypes.c_void_p
+        self._library.host_driver_copied.restype = ctypes.c_size_t
         self._library.host_driver_reset.argtypes = [ctypes.c_int, ctypes.c_size_t]
         self._library.cuLaunchHostFunc.argtypes = [ctypes.c_void_p] * 3
 
@@ -57,6 +58,11 @@ class HostDriver:
         counts = (ctypes.c_int * 7)()
         self._library.host_driver_alive(counts)
         return Alive(*counts)
+
+    @property
+    def copied(self) -> int:
+        """Bytes that went to the device and back since the last reset."""
+        return self._library.host_driver_copied()
 
     def memory(self, address: int, size: int) -> int:
         """Where device memory really lies, for whoever plays the GPU.

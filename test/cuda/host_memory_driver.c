@@ -105,6 +105,7 @@ static int num_allocations;
 static CUstream streams[MAX_STREAMS];
 static int num_streams;
 static int alive_streams, alive_graphs, alive_execs;
+static size_t bytes_copied;
 static int violations;
 static char violation[256];
 static struct {
@@ -244,6 +245,7 @@ static CUresult perform(const Work *w) {
     lost = 1;
     return ILLEGAL_ADDRESS;
   }
+  bytes_copied += w->size;
   if (w->kind == TO_DEVICE)
     memcpy(device, w->host, w->size);
   else
@@ -646,6 +648,7 @@ EXPORT void host_driver_reset(int device_count, size_t memory) {
   devices = device_count;
   memory_size = memory;
   lost = 0;
+  bytes_copied = 0;
   violations = 0;
   violation[0] = 0;
   memset(faults, 0, sizeof faults);
@@ -678,6 +681,8 @@ EXPORT void host_driver_alive(int counts[7]) {
   counts[5] = primary.retained;
   counts[6] = depth;
 }
+
+EXPORT size_t host_driver_copied(void) { return bytes_copied; }
 
 // Where a range of device memory lies, for whoever plays the device. NULL if there is no such range.
 EXPORT void *host_driver_memory(CUdeviceptr pointer, size_t size) {

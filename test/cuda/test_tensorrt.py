@@ -80,6 +80,15 @@ def test_batches_of_every_size_in_any_order(tensorrt, library, small):
             assert [all_numbers([r]) for r in results] == [expected[i] for i in order]
 
 
+def test_only_the_batchs_own_images_and_heads_are_copied(tensorrt, driver, library, small):
+    with PoseNet.load(small, 'tensorrt', max_batch=4, cuda_library=library) as net:
+        image, heads = 33 * 33 * 3 * 4, 3 * 3 * (17 + 34 + 32 + 32) * 4
+        for count in (1, 3, 1):
+            before = driver.copied
+            net.estimate(images(count), SINGLE)
+            assert driver.copied - before == count * (image + heads)
+
+
 def test_two_models_share_a_device(tensorrt, library, small):
     with (
         PoseNet.load(small, 'tensorrt', cuda_library=library) as first,
