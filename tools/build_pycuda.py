@@ -19,7 +19,9 @@ import tarfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / 'test/cuda'))
 
+from host_driver import compile_driver  # noqa: E402
 
 # Before pycuda's own setup.py: its files are compiled side by side, not one after the other.
 PARALLEL = """
@@ -56,12 +58,7 @@ def toolkit() -> Path | None:
 def build_driver(folder: Path) -> None:
     """The tests' CUDA driver, under the real one's names."""
     folder.mkdir(parents=True, exist_ok=True)
-    library = folder / 'libcuda.so.1'
-    source = ROOT / 'test/cuda/host_memory_driver.c'
-    options = ['-O1', '-shared', '-fPIC', '-fvisibility=hidden', f'-Wl,-soname,{library.name}']
-    subprocess.run(
-        ['cc', *options, '-o', str(library), str(source), '-lpthread', '-ldl'], check=True
-    )
+    library = compile_driver(folder)
     link = folder / 'libcuda.so'
     link.unlink(missing_ok=True)
     link.symlink_to(library.name)
