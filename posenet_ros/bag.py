@@ -172,7 +172,7 @@ def add_poses(
     """
     counts = {'images': 0, 'people': 0, 'broken': 0}
     with _opened(source) as reader, PoseBagWriter(target, storage) as writer:
-        images = [c for c in reader.connections if c.msgtype in (IMAGE_TYPE, COMPRESSED_TYPE)]
+        images = _image_connections(reader)
         known = sorted({connection.topic for connection in images})
         missing = sorted(set(topics) - set(known))
         if missing or not known:
@@ -213,7 +213,7 @@ def bag_images(source: Path, chosen: Callable[[int], list[int]]) -> Iterator[np.
         ImageError: it has no images.
     """
     with _opened(source) as reader:
-        images = [c for c in reader.connections if c.msgtype in (IMAGE_TYPE, COMPRESSED_TYPE)]
+        images = _image_connections(reader)
         total = sum(connection.msgcount for connection in images)
         if total == 0:
             raise ImageError(f'{source} has no images on any topic')
@@ -222,6 +222,10 @@ def bag_images(source: Path, chosen: Callable[[int], list[int]]) -> Iterator[np.
             if i in wanted:
                 with contextlib.suppress(ImageError):  # a broken one among them
                     yield np.array(_to_rgb(reader.deserialize(data, connection.msgtype)))
+
+
+def _image_connections(reader: AnyReader) -> list[Any]:
+    return [c for c in reader.connections if c.msgtype in (IMAGE_TYPE, COMPRESSED_TYPE)]
 
 
 def _to_rgb(message: Any) -> np.ndarray:

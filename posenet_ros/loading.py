@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +15,12 @@ from posenet_ros.errors import BackendError, CheckpointError, ConfigError, NoDev
 
 if TYPE_CHECKING:
     from posenet_ros.backends.engine_builder import EngineOptions
+    from posenet_ros.quantization import Progress
 
 # What is heavy (onnx, onnxruntime, tensorrt) is imported where it is used.
 
 MAX_INPUT_PIXELS = 4097 * 4097
 PRECISION_OF_QUANT_BYTES = {4: 'fp32', 2: 'fp16', 1: 'int8'}
-
-Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 
 logger = logging.getLogger('posenet_ros')
 

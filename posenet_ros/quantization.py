@@ -347,7 +347,7 @@ def _with_float_front(
 def _quantize(
     model: onnx.ModelProto, images: np.ndarray, layout: str, float_layers: int
 ) -> onnx.ModelProto:
-    """Onnxruntime's quantizer, as each layout wants it."""
+    """The graph by onnxruntime's quantizer, as each layout wants it."""
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,
@@ -365,8 +365,10 @@ def _quantize(
 
     front = {node.name for node in _inner_convolutions(model)[:float_layers]}
     outputs = {node.output[0] for node in model.graph.node if node.name in front}
-    front |= {node.name for node in model.graph.node if node.input[0] in outputs} - {
-        node.name for node in model.graph.node if node.op_type == 'Conv'
+    front |= {  # and their activations
+        node.name
+        for node in model.graph.node
+        if node.op_type != 'Conv' and node.input[0] in outputs
     }
     options: dict[str, Any]
     if layout == 'tensorrt':

@@ -135,9 +135,9 @@ class TensorRTBackend:
         if self._context is None:
             raise self._log.error('TensorRT cannot make an execution context')
         _, _, largest = self._engine.get_tensor_profile_shape(INPUT_NAME, 0)
-        self.max_batch, self._height, self._width = tuple(largest)[:3]
-        self._set_batch(self.max_batch)
+        self.max_batch = largest[0]
         self._images = self._pinned(tuple(largest))
+        self._set_batch(self.max_batch)
         self._device_images = self._on_device(INPUT_NAME, self._images)
         self._heads, self._device_heads = [], []
         for name in HEADS:
@@ -214,7 +214,7 @@ class TensorRTBackend:
     def _set_batch(self, count: int) -> None:
         if count == self._batch:
             return
-        shape = (count, *self._engine.get_tensor_profile_shape(INPUT_NAME, 0)[2][1:])
+        shape = self._images[:count].shape
         if not self._context.set_input_shape(INPUT_NAME, shape):
             raise self._log.error(f'TensorRT does not take an input of {shape}')
         self._batch = count
