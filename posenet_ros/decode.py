@@ -18,8 +18,15 @@ import numpy as np
 
 from posenet_ros.keypoints import KEYPOINT_NAMES, NUM_EDGES, NUM_KEYPOINTS, POSE_TREE
 
-LOCAL_MAXIMUM_RADIUS = 1
 OFFSET_REFINE_STEPS = 2
+
+# What the decoders read, and how deep each map is.
+MAPS = {
+    'heatmap_scores': NUM_KEYPOINTS,
+    'offsets': 2 * NUM_KEYPOINTS,
+    'displacements_fwd': 2 * NUM_EDGES,
+    'displacements_bwd': 2 * NUM_EDGES,
+}
 
 _PARENTS = np.array([parent for parent, _ in POSE_TREE])
 _CHILDREN = np.array([child for _, child in POSE_TREE])
@@ -109,16 +116,15 @@ def decode_multiple_poses(
     ]
 
 
-def _checked_maps(*maps: np.ndarray) -> tuple[np.ndarray, ...]:
-    names = ('heatmap_scores', 'offsets', 'displacements_fwd', 'displacements_bwd')
-    channels = (NUM_KEYPOINTS, 2 * NUM_KEYPOINTS, 2 * NUM_EDGES, 2 * NUM_EDGES)
-    arrays = tuple(np.ascontiguousarray(value, np.float32) for value in maps)
-    for name, depth, array in zip(names, channels, arrays, strict=False):
+def _checked_maps(*maps: np.ndarray) -> list[np.ndarray]:
+    arrays = [np.ascontiguousarray(value, np.float32) for value in maps]
+    height_and_width = arrays[0].shape[:2]
+    for array, (name, depth) in zip(arrays, MAPS.items(), strict=False):
         if array.ndim != 3 or array.shape[2] != depth or array.size == 0:
             raise ValueError(f'{name} has the shape {array.shape}; it should be (h, w, {depth})')
-        if array.shape[:2] != arrays[0].shape[:2]:
+        if array.shape[:2] != height_and_width:
             raise ValueError(
-                f'{name} is {array.shape[:2]} where heatmap_scores is {arrays[0].shape[:2]}'
+                f'{name} is {array.shape[:2]} where heatmap_scores is {height_and_width}'
             )
     return arrays
 
@@ -134,17 +140,22 @@ def _mean_score(scores: np.ndarray) -> float:
 @numba.njit(cache=True, nogil=True)
 def _single_pose(heatmap, offsets, stride):
     height, width, parts = heatmap.shape
+    best = heatmap[0, 0].copy()
+    best_cell = np.zeros(parts, np.int32)
+    for y in range(height):
+        for x in range(width):
+            cell = np.int32(y * width + x)
+            for part in range(parts):  # innermost, where the parts lie side by side in memory
+                higher = heatmap[y, x, part] > best[part]
+                best[part] = heatmap[y, x, part] if higher else best[part]
+                best_cell[part] = cell if higher else best_cell[part]
     keypoints = np.empty((parts, 2), np.float64)
     scores = np.empty(parts, np.float64)
     for part in range(parts):
-        best_y, best_x = 0, 0
-        for y in range(height):
-            for x in range(width):
-                if heatmap[y, x, part] > heatmap[best_y, best_x, part]:
-                    best_y, best_x = y, x
-        keypoints[part, 0] = np.float32(best_x * stride) + offsets[best_y, best_x, part + parts]
-        keypoints[part, 1] = np.float32(best_y * stride) + offsets[best_y, best_x, part]
-        scores[part] = heatmap[best_y, best_x, part]
+        y, x = best_cell[part] // width, best_cell[part] % width
+        keypoints[part, 0] = np.float32(x * stride) + offsets[y, x, part + parts]
+        keypoints[part, 1] = np.float32(y * stride) + offsets[y, x, part]
+        scores[part] = best[part]
     return keypoints, scores
 
 
@@ -152,7 +163,7 @@ def _single_pose(heatmap, offsets, stride):
 def _multiple_poses(
     heatmap, offsets, displacements_fwd, displacements_bwd, stride, max_poses, threshold, nms_radius
 ):
-    parts = heatmap.shape[2]
+    width, parts = heatmap.shape[1], heatmap.shape[2]
     heap_scores, heap_cells, queued = _build_queue(heatmap, threshold)
     capacity = int(min(np.ceil(max_poses), float(queued)))
     keypoints = np.empty((capacity, parts, 2), np.float64)
@@ -161,8 +172,10 @@ def _multiple_poses(
     squared_radius = nms_radius * nms_radius
     found = 0
     while found < max_poses and queued > 0:
-        y, x, root = _pop(heap_scores, heap_cells, queued)
+        cell = _pop(heap_scores, heap_cells, queued)
         queued -= 1
+        root = cell % parts
+        y, x = cell // parts // width, cell // parts % width
         root_y = y * stride + float(offsets[y, x, root])
         root_x = x * stride + float(offsets[y, x, root + parts])
         if _near_earlier_pose(keypoints, found, root, root_y, root_x, squared_radius):
@@ -192,31 +205,90 @@ def _multiple_poses(
 
 @numba.njit(cache=True, nogil=True)
 def _build_queue(heatmap, threshold):
-    """Max-heap of the local maxima at or above the threshold: scores, (y, x, part), count."""
-    height, width, parts = heatmap.shape
+    """Max-heap of the local maxima at or above the threshold.
+
+    A local maximum is as high as its eight neighbours: of equal ones each is one. A row of the map
+    is looked at as one run of numbers without branches, which the compiler turns into vectors.
+
+    Returns:
+        Scores, cells (their index in the flattened map), and how many.
+    """
+    height, width = heatmap.shape[:2]
+    parts = NUM_KEYPOINTS  # a constant: the loops over a row are only vectors with one
+    lowest = np.float32(threshold)
+    if lowest < threshold:  # scores are float32: the first of them that reaches it
+        lowest = np.nextafter(lowest, np.float32(np.inf))
+    rows = heatmap.reshape(height, width * parts)
+    # The highest of a cell and those above and below it, with a border on either side.
+    tallest = np.full((width + 2) * parts, -np.inf, np.float32)
+    is_peak = np.empty(width * parts, np.bool_)
+    row_peaks = np.empty(width * parts, np.int64)
     capacity = 256
     heap_scores = np.empty(capacity, np.float32)
-    heap_cells = np.empty((capacity, 3), np.int64)
+    heap_cells = np.empty(capacity, np.int64)
     count = 0
     for y in range(height):
-        for x in range(width):
-            for part in range(parts):
-                score = heatmap[y, x, part]
-                if not score >= threshold or not _is_local_maximum(heatmap, y, x, part, score):
-                    continue
-                if count == capacity:
-                    capacity *= 2
-                    heap_scores = _grown(heap_scores, np.empty(capacity, np.float32))
-                    heap_cells = _grown(heap_cells, np.empty((capacity, 3), np.int64))
-                heap_scores[count] = score
-                heap_cells[count, 0], heap_cells[count, 1], heap_cells[count, 2] = y, x, part
-                # Swim. The reference's heap starts at 0 and still halves: node 0 has one child.
-                node = count
-                while node > 0 and heap_scores[node // 2] < heap_scores[node]:
-                    _swap(heap_scores, heap_cells, node, node // 2)
-                    node //= 2
-                count += 1
+        row = rows[y]
+        if not _any_reaches(row, lowest):
+            continue
+        _highest_of_rows(rows[max(0, y - 1)], row, rows[min(height - 1, y + 1)], parts, tallest)
+        num_peaks = _find_peaks(row, lowest, parts, tallest, is_peak, row_peaks)
+        while count + num_peaks > capacity:
+            capacity *= 2
+            heap_scores = _grown(heap_scores, np.empty(capacity, np.float32))
+            heap_cells = _grown(heap_cells, np.empty(capacity, np.int64))
+        for i in range(num_peaks):
+            score = row[row_peaks[i]]
+            # Swim. The reference's heap starts at 0 and still halves: node 0 has one child.
+            node = count
+            while node > 0 and heap_scores[node >> 1] < score:
+                heap_scores[node], heap_cells[node] = heap_scores[node >> 1], heap_cells[node >> 1]
+                node >>= 1
+            heap_scores[node], heap_cells[node] = score, y * width * parts + row_peaks[i]
+            count += 1
     return heap_scores, heap_cells, count
+
+
+@numba.njit(cache=True, nogil=True)
+def _any_reaches(row, lowest):
+    reaching = np.int32(0)
+    for i in range(len(row)):
+        reaching += np.int32(row[i] >= lowest)
+    return reaching > 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _highest_of_rows(above, row, below, border, out):
+    """The highest of three rows, in `out` between its borders. What is not a number is not high."""
+    for i in range(len(row)):
+        highest = np.float32(-np.inf)
+        highest = above[i] if above[i] > highest else highest
+        highest = row[i] if row[i] > highest else highest
+        highest = below[i] if below[i] > highest else highest
+        out[i + border] = highest
+
+
+@numba.njit(cache=True, nogil=True)
+def _find_peaks(row, lowest, parts, tallest, is_peak, out):
+    """Where a row reaches the lowest score that counts and nothing beside it is higher."""
+    num_peaks = np.int32(0)
+    for i in range(len(row)):
+        score = row[i]
+        is_peak[i] = (
+            (score >= lowest)
+            & (score >= tallest[i])
+            & (score >= tallest[i + parts])
+            & (score >= tallest[i + 2 * parts])
+        )
+        num_peaks += np.int32(is_peak[i])
+    found = 0
+    i = 0
+    while found < num_peaks:
+        if is_peak[i]:
+            out[found] = i
+            found += 1
+        i += 1
+    return found
 
 
 @numba.njit(cache=True, nogil=True)
@@ -226,41 +298,23 @@ def _grown(old, new):
 
 
 @numba.njit(cache=True, nogil=True)
-def _is_local_maximum(heatmap, y, x, part, score):
-    """No neighbour is higher; equal neighbours are both maxima."""
-    for j in range(
-        max(0, y - LOCAL_MAXIMUM_RADIUS), min(heatmap.shape[0], y + LOCAL_MAXIMUM_RADIUS + 1)
-    ):
-        for i in range(
-            max(0, x - LOCAL_MAXIMUM_RADIUS), min(heatmap.shape[1], x + LOCAL_MAXIMUM_RADIUS + 1)
-        ):
-            if heatmap[j, i, part] > score:
-                return False
-    return True
-
-
-@numba.njit(cache=True, nogil=True)
 def _pop(heap_scores, heap_cells, count):
     """Takes the highest of `count` entries off the heap; the caller counts one less."""
+    top = heap_cells[0]
     last = count - 1
-    _swap(heap_scores, heap_cells, 0, last)
+    score, cell = heap_scores[last], heap_cells[last]
+    heap_scores[0] = score  # node 0 is its own left child
     node = 0
-    while 2 * node < last:
+    while 2 * node < last:  # sink
         child = 2 * node
         if child + 1 < last and heap_scores[child] < heap_scores[child + 1]:
             child += 1
-        if not heap_scores[node] < heap_scores[child]:
+        if not score < heap_scores[child]:
             break
-        _swap(heap_scores, heap_cells, node, child)
+        heap_scores[node], heap_cells[node] = heap_scores[child], heap_cells[child]
         node = child
-    return heap_cells[last, 0], heap_cells[last, 1], heap_cells[last, 2]
-
-
-@numba.njit(cache=True, nogil=True)
-def _swap(heap_scores, heap_cells, a, b):
-    heap_scores[a], heap_scores[b] = heap_scores[b], heap_scores[a]
-    for i in range(3):
-        heap_cells[a, i], heap_cells[b, i] = heap_cells[b, i], heap_cells[a, i]
+    heap_scores[node], heap_cells[node] = score, cell
+    return top
 
 
 @numba.njit(cache=True, nogil=True)

@@ -43,8 +43,9 @@ def test_queue_gives_parts_in_the_references_order(path):
         assert count == run['queueSize']
         popped = []
         for _ in run['queueOrder']:
-            y, x, part = decode._pop(scores, cells, count)
+            cell = decode._pop(scores, cells, count)
             count -= 1
+            y, x, part = (int(i) for i in np.unravel_index(cell, heatmap.shape))
             popped.append([y, x, part, float(heatmap[y, x, part])])
         assert popped == run['queueOrder']
 
@@ -56,6 +57,29 @@ def test_single_pose_equals_the_references_to_the_last_bit(path):
     maps = [golden.tensors[name] for name in MAPS[:2]]
     pose = decode_single_pose(*maps, golden.expected['outputStride'])
     assert pose_difference(pose, golden.expected['single']) == 0
+
+
+def naive_peaks(heatmap, threshold):
+    """Cells that reach the threshold and have no higher neighbour, one after the other."""
+    peaks = []
+    for y, x, part in np.ndindex(heatmap.shape):
+        window = heatmap[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2, part]
+        if heatmap[y, x, part] >= threshold and not (window > heatmap[y, x, part]).any():
+            peaks.append([y, x, part])
+    return peaks
+
+
+@pytest.mark.parametrize(
+    ('height', 'width'), [(1, 1), (1, 7), (7, 1), (2, 2), (17, 17), (9, 40), (65, 65)]
+)
+@pytest.mark.parametrize('threshold', [0.0, 0.5, np.float64(0.7), 0.1 + 0.2, 1.0])
+def test_queue_holds_every_local_maximum_and_nothing_else(height, width, threshold):
+    heatmap = np.round(noise(height, width)[0], 1)  # equal neighbours, and scores at the threshold
+    heatmap[::5, ::3, ::2] = np.nan
+    scores, cells, count = decode._build_queue(heatmap, threshold)
+    found = [[int(i) for i in np.unravel_index(cell, heatmap.shape)] for cell in cells[:count]]
+    assert sorted(found) == naive_peaks(heatmap, threshold)
+    assert [heatmap[tuple(cell)] for cell in found] == scores[:count].tolist()
 
 
 def noise(height=9, width=7, seed=0):
