@@ -44,14 +44,14 @@ class CalibrationSet:
         return cls(source, digest.hexdigest())
 
     def inputs(self, height: int, width: int, architecture: str) -> np.ndarray:
-        """The images as the network sees them: float32 (n, height, width, 3)."""
+        """The images as the network sees them: float32 (n, 3, height, width)."""
         if self.source is None:
             images = generated_images(NUM_IMAGES, height, width)
         else:
             images = sampled_images(Path(self.source).expanduser(), NUM_IMAGES)
         inputs = []
         for image in images:
-            tensor = np.zeros((height, width, 3), np.float32)
+            tensor = np.zeros((3, height, width), np.float32)
             letterbox = Letterbox.fit(image.shape[0], image.shape[1], height, width)
             preprocess(image, letterbox, architecture, tensor)
             inputs.append(tensor)

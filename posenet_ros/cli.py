@@ -160,9 +160,9 @@ def _parser() -> argparse.ArgumentParser:
         'export',
         help='write the network as ONNX',
         description='Writes the network as ONNX, opset 17, for any batch: input image, float32 '
-        '(batch, height, width, 3), normalised (MobileNetV1: value / 127.5 - 1); outputs heatmap '
-        '(after the sigmoid), offset, displacement_fwd and displacement_bwd, float32, channels '
-        'last.',
+        '(batch, 3, height, width), RGB, normalised (MobileNetV1: value / 127.5 - 1); outputs '
+        'heatmap (after the sigmoid), offset, displacement_fwd and displacement_bwd, float32, '
+        'channels last.',
     )
     export.add_argument('output', type=Path, metavar='OUT.onnx')
     export.add_argument(

@@ -10,8 +10,9 @@ ECCV 2018, section 3.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -67,9 +68,7 @@ def decode_single_pose(heatmap_scores: np.ndarray, offsets: np.ndarray, output_s
     Returns:
         The pose, in input pixels. Its score is the mean of the 17 keypoint scores.
     """
-    heatmap_scores, offsets = _checked_maps(heatmap_scores, offsets)
-    keypoints, scores = _single_pose(heatmap_scores, offsets, output_stride)
-    return Pose(_mean_score(scores), keypoints, scores)
+    return as_poses(single_pose_arrays(_checked_maps(heatmap_scores, offsets), output_stride))[0]
 
 
 def decode_multiple_poses(
@@ -98,22 +97,53 @@ def decode_multiple_poses(
     Returns:
         Poses in input pixels, in the order in which they were found.
     """
-    heatmap_scores, offsets, displacements_fwd, displacements_bwd = _checked_maps(
-        heatmap_scores, offsets, displacements_fwd, displacements_bwd
+    maps = _checked_maps(heatmap_scores, offsets, displacements_fwd, displacements_bwd)
+    return as_poses(
+        multiple_pose_arrays(maps, output_stride, max_detections, score_threshold, nms_radius)
     )
-    keypoints, scores, pose_scores = _multiple_poses(
-        heatmap_scores,
-        offsets,
-        displacements_fwd,
-        displacements_bwd,
-        output_stride,
-        float(max_detections),
-        float(score_threshold),
-        float(nms_radius),
-    )
+
+
+class PoseArrays(NamedTuple):
+    """Some poses, as they are computed: one array for all of them."""
+
+    keypoints: np.ndarray  # float64 (n, 17, 2): x, y
+    keypoint_scores: np.ndarray  # float64 (n, 17)
+    scores: np.ndarray  # float64 (n,)
+
+
+def as_poses(poses: PoseArrays) -> list[Pose]:
+    """One by one; views of the arrays."""
     return [
-        Pose(float(score), keypoints[i], scores[i]) for i, score in enumerate(pose_scores.tolist())
+        Pose(score, poses.keypoints[i], poses.keypoint_scores[i])
+        for i, score in enumerate(poses.scores.tolist())
     ]
+
+
+def single_pose_arrays(maps: Sequence[np.ndarray], output_stride: int) -> PoseArrays:
+    """As decode_single_pose, from the first two maps, float32 and C-contiguous."""
+    return PoseArrays(*_single_pose(maps[0], maps[1], output_stride))
+
+
+def multiple_pose_arrays(
+    maps: Sequence[np.ndarray],
+    output_stride: int,
+    max_detections: float,
+    score_threshold: float,
+    nms_radius: float,
+) -> PoseArrays:
+    """As decode_multiple_poses, from all four maps, float32 and C-contiguous."""
+    return PoseArrays(
+        *_multiple_poses(
+            maps[0],
+            maps[1],
+            maps[2],
+            maps[3],
+            output_stride,
+            float(max_detections),
+            float(score_threshold),
+            float(nms_radius),
+        )
+    )
 
 
 def _checked_maps(*maps: np.ndarray) -> list[np.ndarray]:
@@ -129,14 +159,6 @@ def _checked_maps(*maps: np.ndarray) -> list[np.ndarray]:
     return arrays
 
 
-def _mean_score(scores: np.ndarray) -> float:
-    # In the reference's order: numpy adds in pairs, which rounds otherwise.
-    total = 0.0
-    for score in scores.tolist():
-        total += score
-    return total / len(scores)
-
-
 @numba.njit(cache=True, nogil=True)
 def _single_pose(heatmap, offsets, stride):
     height, width, parts = heatmap.shape
@@ -149,14 +171,16 @@ def _single_pose(heatmap, offsets, stride):
                 higher = heatmap[y, x, part] > best[part]
                 best[part] = heatmap[y, x, part] if higher else best[part]
                 best_cell[part] = cell if higher else best_cell[part]
-    keypoints = np.empty((parts, 2), np.float64)
-    scores = np.empty(parts, np.float64)
+    keypoints = np.empty((1, parts, 2), np.float64)
+    scores = np.empty((1, parts), np.float64)
+    total = 0.0
     for part in range(parts):
         y, x = best_cell[part] // width, best_cell[part] % width
-        keypoints[part, 0] = np.float32(x * stride) + offsets[y, x, part + parts]
-        keypoints[part, 1] = np.float32(y * stride) + offsets[y, x, part]
-        scores[part] = best[part]
-    return keypoints, scores
+        keypoints[0, part, 0] = np.float32(x * stride) + offsets[y, x, part + parts]
+        keypoints[0, part, 1] = np.float32(y * stride) + offsets[y, x, part]
+        scores[0, part] = best[part]
+        total += scores[0, part]
+    return keypoints, scores, np.full(1, total / parts)
 
 
 @numba.njit(cache=True, nogil=True)

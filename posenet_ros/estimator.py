@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from posenet_ros.backends import Backend, Heads
 from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig
-from posenet_ros.decode import Pose, decode_multiple_poses, decode_single_pose
+from posenet_ros.decode import Pose, as_poses, multiple_pose_arrays, single_pose_arrays
 from posenet_ros.errors import BackendError
 from posenet_ros.loading import load_backend
 from posenet_ros.preprocess import Letterbox, check_image, preprocess
@@ -174,45 +175,32 @@ class PoseNet:
         heads = self.backend.run(batch)
         inferred = time.perf_counter()
         results = [
-            _placed(self._decode(heads, i, config), letterbox, config.flip_horizontal)
-            for i, letterbox in enumerate(letterboxes)
+            self._decode(heads, i, letterbox, config) for i, letterbox in enumerate(letterboxes)
         ]
         decoded = time.perf_counter()
         self.stage_times += StageTimes(prepared - started, inferred - prepared, decoded - inferred)
         return results
 
-    def _decode(self, heads: Heads, index: int, config: DecoderConfig) -> list[Pose]:
+    def _decode(
+        self, heads: Heads, index: int, letterbox: Letterbox, config: DecoderConfig
+    ) -> list[Pose]:
+        """The poses of one image of the batch, in its pixels."""
         stride = self.config.output_stride
         maps = [head[index] for head in heads]
         if config.decoding_method == 'single-person':
-            return [decode_single_pose(maps[0], maps[1], stride)]
-        return decode_multiple_poses(
-            maps[0],
-            maps[1],
-            maps[2],
-            maps[3],
-            stride,
-            config.max_detections,
-            config.score_threshold,
-            config.nms_radius,
-        )
+            poses = single_pose_arrays(maps, stride)
+        else:
+            poses = multiple_pose_arrays(
+                maps, stride, config.max_detections, config.score_threshold, config.nms_radius
+            )
+        placed = letterbox.to_image(poses.keypoints, config.flip_horizontal)
+        # A sum is finite only if all of its terms are.
+        if not math.isfinite(placed.sum() + poses.keypoint_scores.sum()):
+            raise BackendError('the network gave numbers that are not finite')
+        return as_poses(poses._replace(keypoints=placed))
 
     def _warm_up(self) -> None:
         """Compiles, or loads from numba's cache, all that a live frame will run."""
         image = np.zeros((4, 4, 3), np.uint8)
-        for view in (image, image[..., ::-1], np.zeros((4, 4, 4), np.uint8)[..., :3]):
-            self.estimate([view], DecoderConfig(decoding_method='single-person'))
+        self.estimate([image], DecoderConfig(decoding_method='single-person'))
         self.estimate([image], DecoderConfig(score_threshold=0.0))
-
-
-def _placed(poses: list[Pose], letterbox: Letterbox, flip_horizontal: bool) -> list[Pose]:
-    """The poses of one image in its pixels; all in one go, since each numpy call costs the same."""
-    if not poses:
-        return []
-    keypoints = letterbox.to_image(np.array([pose.keypoints for pose in poses]), flip_horizontal)
-    scores = np.array([pose.keypoint_scores for pose in poses])
-    if not (np.isfinite(keypoints).all() and np.isfinite(scores).all()):
-        raise BackendError('the network gave numbers that are not finite')
-    return [
-        Pose(pose.score, *placed) for pose, *placed in zip(poses, keypoints, scores, strict=True)
-    ]

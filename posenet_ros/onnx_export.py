@@ -1,9 +1,9 @@
 """tfjs graph -> ONNX: the PoseNet graphs of MobileNetV1 and ResNet50, operation by operation.
 
-The ONNX graph takes normalised images (batch, height, width, 3) as the tfjs graph does and gives
-heatmap scores (the sigmoid is inside), offsets and displacements, all float32 and channels last.
-In between it runs channels first, as ONNX convolutions do. Only plain operations of opset 17 are
-used, so that old TensorRT parsers take the graph too.
+The ONNX graph takes normalised images (batch, 3, height, width), channels first as ONNX's
+convolutions want them, and gives heatmap scores (the sigmoid is inside), offsets and displacements,
+channels last as the decoders read them; all float32. Only plain operations of opset 17 are used, so
+that old TensorRT parsers take the graph too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from posenet_ros.keypoints import NUM_EDGES, NUM_KEYPOINTS
 from posenet_ros.tfjs_graph import Graph, Node
 
 # Part of every cache key: raise it when the same checkpoint gives another ONNX graph.
-EXPORTER_VERSION = 1
+EXPORTER_VERSION = 2
 OPSET = 17
 
 INPUT_NAME = 'image'
@@ -100,7 +100,7 @@ class _Exporter:
                 ) from error
         outputs = [self.head(name, output_stride) for name in HEADS]
         image = helper.make_tensor_value_info(
-            INPUT_NAME, TensorProto.FLOAT, ['batch', *self.input_size, 3]
+            INPUT_NAME, TensorProto.FLOAT, ['batch', 3, *self.input_size]
         )
         model = helper.make_model(
             helper.make_graph(
@@ -138,9 +138,7 @@ class _Exporter:
         if INPUT_NAME in self.sizes:
             raise GraphError(f'the graph has a second input, {node.name}')
         self.sizes[INPUT_NAME] = self.input_size
-        self.tensors[node.name] = self.emit(
-            'Transpose', [INPUT_NAME], f'{node.name}/nchw', self.input_size, perm=[0, 3, 1, 2]
-        )
+        self.tensors[node.name] = INPUT_NAME
 
     def skip(self, node: Node) -> None:
         if node.name not in self.weights:
@@ -188,9 +186,10 @@ class _Exporter:
     def bias_add(self, node: Node) -> None:
         tensor = self.tensor(node, 0)
         bias = self.weight(node, 1, 1)
-        producer = self.onnx_nodes[tensor]
+        producer = self.onnx_nodes.get(tensor)
         if (
-            producer.op_type == 'Conv'
+            producer is not None
+            and producer.op_type == 'Conv'
             and len(producer.input) == 2
             and tensor == node.inputs[0]
             and self.consumers[tensor] == 1

@@ -23,21 +23,14 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = model.graph
     in_float = head_nodes(model)
     constants = {initializer.name: initializer for initializer in graph.initializer}
-    nodes: list[onnx.NodeProto] = []
+    nodes = [helper.make_node('Cast', [INPUT_NAME], [HALF_INPUT], to=TensorProto.FLOAT16)]
     halved: set[str] = set()
     widened: dict[str, str] = {}  # tensor of the half part -> its float32 form
     for original in graph.node:
         node = onnx.NodeProto()
         node.CopyFrom(original)
         if node.input[0] == INPUT_NAME:
-            # The transposition of the image, then everything in half.
-            output = node.output[0]
-            node.output[0] = HALF_INPUT
-            nodes += [
-                node,
-                helper.make_node('Cast', [HALF_INPUT], [output], to=TensorProto.FLOAT16),
-            ]
-            continue
+            node.input[0] = HALF_INPUT
         if node.name in in_float:
             source = node.input[0]
             if source not in constants and _producer(graph, source).name not in in_float:
@@ -69,11 +62,11 @@ def to_dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     dynamic = onnx.ModelProto()
     dynamic.CopyFrom(model)
-    for value, names in (
-        (dynamic.graph.input[0], ('height', 'width')),
-        *((output, ('rows', 'columns')) for output in dynamic.graph.output),
+    for value, axes in (
+        (dynamic.graph.input[0], {2: 'height', 3: 'width'}),
+        *((output, {1: 'rows', 2: 'columns'}) for output in dynamic.graph.output),
     ):
-        for axis, name in zip((1, 2), names, strict=True):
+        for axis, name in axes.items():
             value.type.tensor_type.shape.dim[axis].dim_param = name
     onnx.checker.check_model(dynamic)
     return dynamic

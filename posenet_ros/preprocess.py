@@ -17,6 +17,9 @@ from posenet_ros.errors import ImageError
 # What the reference adds to R, G, B for ResNet50.
 RESNET_MEAN = np.array([-123.15, -115.90, -103.06], np.float32)
 
+# Two neighbours of so many bytes each fit into eight: the colours of the second end at the eighth.
+MAX_PIXEL_BYTES = 5
+
 
 @dataclass(frozen=True)
 class Letterbox:
@@ -56,10 +59,25 @@ class Letterbox:
         """
         scale_x = (self.image_width + 2 * self.pad_x) / self.input_width
         scale_y = (self.image_height + 2 * self.pad_y) / self.input_height
-        placed = np.asarray(keypoints, np.float64) * (scale_x, scale_y) - (self.pad_x, self.pad_y)
-        if flip_horizontal:
-            placed[..., 0] = self.image_width - 1 - placed[..., 0]
+        placed = np.array(keypoints, np.float64, order='C')
+        _place(
+            placed.reshape(-1, 2),
+            scale_x,
+            scale_y,
+            self.pad_x,
+            self.pad_y,
+            self.image_width if flip_horizontal else 0,
+        )
         return placed
+
+
+@numba.njit(cache=True, nogil=True)
+def _place(points, scale_x, scale_y, pad_x, pad_y, mirrored_width):
+    for i in range(len(points)):
+        points[i, 0] = points[i, 0] * scale_x - pad_x
+        points[i, 1] = points[i, 1] * scale_y - pad_y
+        if mirrored_width > 0:
+            points[i, 0] = mirrored_width - 1 - points[i, 0]
 
 
 def check_image(image: np.ndarray) -> None:
@@ -84,20 +102,50 @@ def preprocess(image: np.ndarray, letterbox: Letterbox, architecture: str, out: 
         image: uint8 RGB, (H, W, 3), of any strides: a BGR image passes as image[..., ::-1].
         letterbox: fitted to that image and to `out`.
         architecture: MobileNetV1 (x / 127.5 - 1) or ResNet50 (mean added).
-        out: float32 (input height, input width, 3), C-contiguous; overwritten.
+        out: float32 (3, input height, input width), C-contiguous; overwritten.
     """
+    memory, strides = _memory(image)
     resnet = architecture == 'ResNet50'
-    # Numba compiles a form per layout. A read-only view leaves two: contiguous and strided.
-    image = image.view()
-    image.flags.writeable = False
-    _pad_resize_normalise(image, letterbox.pad_y, letterbox.pad_x, resnet, RESNET_MEAN, out)
+    _pad_resize_normalise(
+        memory,
+        image.shape[0],
+        image.shape[1],
+        strides,
+        letterbox.pad_y,
+        letterbox.pad_x,
+        resnet,
+        RESNET_MEAN,
+        out,
+    )
+
+
+def _memory(image: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int, int, int]]:
+    """The bytes that an image lies in, and where in them its pixels are.
+
+    RGB, BGR, with a fourth channel, one channel as three, rows with padding: all of them are one
+    run of bytes, so that one compiled form reads them all. Only an image whose rows or columns run
+    backwards or have gaps is copied.
+
+    Returns:
+        Bytes, read-only; and the bytes from row to row and from pixel to pixel, and of red, green
+        and blue within a pixel.
+    """
+    row, pixel, channel = image.strides
+    height, width, _ = image.shape
+    if row < 0 or not 0 < pixel <= MAX_PIXEL_BYTES or abs(channel) > 1:
+        image = np.array(image, order='C')
+        row, pixel, channel = 3 * width, 3, 1
+    first = image[..., ::-1] if channel < 0 else image
+    size = (height - 1) * row + (width - 1) * pixel + 2 * abs(channel) + 1
+    memory = np.lib.stride_tricks.as_strided(first, (size,), (1,), writeable=False)
+    red = 2 if channel < 0 else 0
+    return memory, (row, pixel, red, red + channel, red + 2 * channel)
 
 
 @numba.njit(cache=True, nogil=True)
-def _pad_resize_normalise(image, pad_y, pad_x, resnet, mean, out):
-    height, width = image.shape[0], image.shape[1]
+def _pad_resize_normalise(memory, height, width, strides, pad_y, pad_x, resnet, mean, out):
     padded_height, padded_width = height + 2 * pad_y, width + 2 * pad_x
-    input_height, input_width = out.shape[0], out.shape[1]
+    input_height, input_width = out.shape[1], out.shape[2]
     scale_y, scale_x = padded_height / input_height, padded_width / input_width
 
     # Columns are the same in every row: left and right source column, and the way between them.
@@ -110,12 +158,25 @@ def _pad_resize_normalise(image, pad_y, pad_x, resnet, mean, out):
         left[x] = floor - pad_x
         right[x] = min(padded_width - 1, math.ceil(source)) - pad_x
         fraction_x[x] = source - floor
+    # Of these, `inner` lie far enough within the image for eight bytes to be read at once.
+    last_offset = (width - 1) * strides[1] + max(strides[2], strides[4]) - 7
+    inner_start = 0
+    while inner_start < input_width and left[inner_start] < 0:
+        inner_start += 1
+    inner_end = inner_start
+    while (
+        inner_end < input_width
+        and left[inner_end] + 1 < width
+        and left[inner_end] * strides[1] <= last_offset
+        and right[inner_end] >= left[inner_end]
+        and (right[inner_end] > left[inner_end] or fraction_x[inner_end] == 0)
+    ):
+        inner_end += 1
+    columns = (left, right, fraction_x, inner_start, inner_end)
 
-    above = np.empty(3 * input_width, np.float64)
-    below = np.empty(3 * input_width, np.float64)
-    mean_row = np.empty(3 * input_width, np.float32)
-    for i in range(3 * input_width):
-        mean_row[i] = mean[i % 3]
+    packed = np.empty(input_width, np.uint64)
+    above = np.empty((3, input_width), np.float64)
+    below = np.empty((3, input_width), np.float64)
     in_above = in_below = -pad_y - 1  # which row of the image each holds: none yet
     for y in range(input_height):
         source = scale_y * y
@@ -123,42 +184,103 @@ def _pad_resize_normalise(image, pad_y, pad_x, resnet, mean, out):
         top = floor - pad_y
         bottom = min(padded_height - 1, math.ceil(source)) - pad_y
         fraction_y = source - floor
+        if bottom < 0 or top >= height:
+            for channel in range(3):
+                out[channel, y] = mean[channel] if resnet else np.float32(-1.0)  # black
+            continue
         if top == in_below:
             above, below, in_above, in_below = below, above, in_below, in_above
         if top != in_above:
-            _resize_row(image, top, left, right, fraction_x, above)
+            _resize_row(memory, height, width, strides, top, columns, packed, above)
             in_above = top
         if bottom != in_below:
-            _resize_row(image, bottom, left, right, fraction_x, below)
+            _resize_row(memory, height, width, strides, bottom, columns, packed, below)
             in_below = bottom
-        row = out[y].reshape(3 * input_width)
-        # The reference rounds to float32 after resizing, after dividing and at the end.
-        if resnet:
-            for i in range(3 * input_width):
-                row[i] = np.float32(above[i] + (below[i] - above[i]) * fraction_y) + mean_row[i]
-        else:
-            for i in range(3 * input_width):
-                value = np.float32(above[i] + (below[i] - above[i]) * fraction_y)
-                row[i] = value / np.float32(127.5) - np.float32(1.0)
+        for channel in range(3):
+            _blend(above[channel], below[channel], fraction_y, out[channel, y])
+            if resnet:
+                _add(mean[channel], out[channel, y])
+            else:
+                _normalise(out[channel, y])
 
 
 @numba.njit(cache=True, nogil=True)
-def _resize_row(image, y, left, right, fraction_x, out):
-    """One row of the image at the input's columns; black outside the image."""
-    height, width = image.shape[0], image.shape[1]
+def _resize_row(memory, height, width, strides, y, columns, packed, out):
+    """One row of the image at the input's columns, (3, columns); black outside the image."""
+    left, right, fraction, inner_start, inner_end = columns
     if y < 0 or y >= height:
         out[:] = 0.0
         return
-    y = np.uint64(y)  # unsigned indices cannot be negative, so none is checked for that
+    row, pixel = y * strides[0], strides[1]
+    _gather(memory, row, pixel, left[inner_start:inner_end], packed[inner_start:inner_end])
+    for channel in range(3):
+        offset = strides[2 + channel]
+        _resize_channel(
+            packed[inner_start:inner_end],
+            fraction[inner_start:inner_end],
+            np.uint64(8 * offset),
+            np.uint64(8 * (offset + pixel)),
+            out[channel, inner_start:inner_end],
+        )
+        for x in range(inner_start):
+            out[channel, x] = _between(
+                memory, row + offset, width, pixel, left[x], right[x], fraction[x]
+            )
+        for x in range(inner_end, len(left)):
+            out[channel, x] = _between(
+                memory, row + offset, width, pixel, left[x], right[x], fraction[x]
+            )
+
+
+@numba.njit(cache=True, nogil=True)
+def _gather(memory, start, pixel, left, out):
+    """The eight bytes from each left column on, which hold the right one too."""
     for x in range(len(left)):
-        x0, x1, fraction = left[x], right[x], fraction_x[x]
-        if x0 >= 0 and x1 < width:
-            u0, u1 = np.uint64(x0), np.uint64(x1)
-            for c in range(3):
-                value = np.int64(image[y, u0, c])
-                out[3 * x + c] = value + (np.int64(image[y, u1, c]) - value) * fraction
-        else:
-            for c in range(3):
-                a = float(image[y, x0, c]) if 0 <= x0 < width else 0.0
-                b = float(image[y, x1, c]) if 0 <= x1 < width else 0.0
-                out[3 * x + c] = a + (b - a) * fraction
+        out[x] = _eight_bytes(memory, start + left[x] * pixel)
+
+
+@numba.njit(cache=True, nogil=True)
+def _eight_bytes(memory, start):
+    """Eight bytes as one number, the first lowest: a single load."""
+    start = np.uint64(start)  # unsigned indices cannot be negative, so none is checked for that
+    value = np.uint64(memory[start])
+    for i in range(1, 8):
+        value |= np.uint64(memory[start + np.uint64(i)]) << np.uint64(8 * i)
+    return value
+
+
+@numba.njit(cache=True, nogil=True)
+def _resize_channel(packed, fraction, left_shift, right_shift, out):
+    for x in range(len(packed)):
+        a = np.int32((packed[x] >> left_shift) & np.uint64(255))
+        b = np.int32((packed[x] >> right_shift) & np.uint64(255))
+        out[x] = a + (b - a) * fraction[x]
+
+
+@numba.njit(cache=True, nogil=True)
+def _between(memory, start, width, pixel, left, right, fraction):
+    """One column of one channel near the image's sides: black beyond them."""
+    a = float(memory[start + left * pixel]) if 0 <= left < width else 0.0
+    b = float(memory[start + right * pixel]) if 0 <= right < width else 0.0
+    return a + (b - a) * fraction
+
+
+# The reference rounds to float32 after resizing, after dividing and at the end.
+
+
+@numba.njit(cache=True, nogil=True)
+def _blend(above, below, fraction, out):
+    for x in range(len(out)):
+        out[x] = np.float32(above[x] + (below[x] - above[x]) * fraction)
+
+
+@numba.njit(cache=True, nogil=True)
+def _normalise(row):
+    for x in range(len(row)):
+        row[x] = row[x] / np.float32(127.5) - np.float32(1.0)
+
+
+@numba.njit(cache=True, nogil=True)
+def _add(value, row):
+    for x in range(len(row)):
+        row[x] += value

@@ -91,7 +91,7 @@ def cached_int8(
     def build(reason: str) -> bytes:
         logger.info('making the int8 network (%s): about ten seconds', reason)
         height, width = (
-            dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:3]
+            dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]
         )
         inputs = images.inputs(height, width, architecture)
         quantized = to_int8(model, inputs, layout, progress=progress)
@@ -114,7 +114,7 @@ def to_int8(
 
     Args:
         model: of export_onnx, in float32; not changed.
-        images: network inputs, float32 (n, height, width, 3).
+        images: network inputs, float32 (n, 3, height, width).
         layout: tensorrt (symmetric, quantised around the convolutions alone) or onnxruntime
             (uint8 activations, every operation quantised): each is slow or refused elsewhere.
         float_layers: how many convolutions stay in float32 at the front; None chooses.

@@ -136,7 +136,7 @@ def _measure(
     rounds: int,
 ) -> None:
     run['device'] = net.backend.device
-    inputs = (images / np.float32(127.5) - np.float32(1)).astype(np.float32)
+    inputs = (images / np.float32(127.5) - np.float32(1)).astype(np.float32).transpose(0, 3, 1, 2)
     wanted = [head.copy() for head in reference.backend.run(inputs)]
     together = [head.copy() for head in net.backend.run(inputs)]
     run['max_error'] = {
@@ -166,7 +166,7 @@ def _copies(cuda: Cuda, config: ModelConfig, rounds: int) -> dict[str, float]:
     """Median ms of one image to the device, and of its heads back."""
     height, width = config.valid_resolution
     rows, columns = ((size - 1) // config.output_stride + 1 for size in (height, width))
-    image = cuda.allocate_pinned((1, height, width, 3))
+    image = cuda.allocate_pinned((1, 3, height, width))
     heads = cuda.allocate_pinned((1, rows, columns, sum(HEADS.values())))
     address = cuda.allocate(max(image.nbytes, heads.nbytes))
 

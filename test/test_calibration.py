@@ -57,7 +57,7 @@ def test_hash_tells_sets_apart(folder):
 
 def test_inputs_are_what_the_network_sees(folder):
     inputs = CalibrationSet.of(str(folder)).inputs(33, 49, 'MobileNetV1')
-    assert inputs.shape == (NUM_IMAGES, 33, 49, 3) and inputs.dtype == np.float32
+    assert inputs.shape == (NUM_IMAGES, 3, 33, 49) and inputs.dtype == np.float32
     assert inputs.min() >= -1 and inputs.max() <= 1
 
 

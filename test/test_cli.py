@@ -188,7 +188,7 @@ def test_export_writes_a_model_that_runs(posenet, tmp_path):
     result = posenet('export', 'out.onnx', '--precision', 'fp16', '--dynamic')
     assert result.returncode == 0, result.stderr
     session = ort.InferenceSession(str(tmp_path / 'out.onnx'), providers=['CPUExecutionProvider'])
-    heatmap = session.run(['heatmap'], {'image': np.zeros((2, 193, 257, 3), np.float32)})[0]
+    heatmap = session.run(['heatmap'], {'image': np.zeros((2, 3, 193, 257), np.float32)})[0]
     assert heatmap.shape == (2, 13, 17, 17)
     assert [path.name for path in tmp_path.iterdir()] == ['out.onnx']
 

@@ -59,13 +59,13 @@ def build(model: onnx.ModelProto, profile: Profile, **options) -> bytes:
 def profile_of(size: int, dynamic: bool, max_batch: int = 4) -> Profile:
     if not dynamic:
         return Profile.batches(size, size, max_batch)
-    return Profile((1, 129, 129, 3), (1, 257, 257, 3), (max_batch, 513, 513, 3))
+    return Profile((1, 3, 129, 129), (1, 3, 257, 257), (max_batch, 3, 513, 513))
 
 
 def in_precision(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     if precision == 'int8':
-        _, height, width, _ = (d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)
-        images = np.random.default_rng(0).uniform(-1, 1, (1, height, width, 3)).astype(np.float32)
+        *_, height, width = (d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)
+        images = np.random.default_rng(0).uniform(-1, 1, (1, 3, height, width)).astype(np.float32)
         # to_int8 without the rounding, which takes long and changes numbers alone.
         model = copy.deepcopy(model)
         _equalise(model, images)
@@ -136,7 +136,7 @@ def test_graph_with_mixed_types_is_refused(tmp_path):
 
 
 def test_int8_with_rounded_weights_builds(tmp_path):
-    images = np.random.default_rng(0).uniform(-1, 1, (2, 129, 129, 3)).astype(np.float32)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 3, 129, 129)).astype(np.float32)
     model = to_int8(small_model(tmp_path), images, 'tensorrt', float_layers=1)
     assert len(build(model, profile_of(129, False))) > 1000
 
@@ -144,7 +144,7 @@ def test_int8_with_rounded_weights_builds(tmp_path):
 def test_int8_of_the_cpu_is_refused(tmp_path):
     """Which is why there are two layouts: uint8 with a zero point, biases of int32."""
     model = small_model(tmp_path)
-    images = np.random.default_rng(0).uniform(-1, 1, (2, 129, 129, 3)).astype(np.float32)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 3, 129, 129)).astype(np.float32)
     with pytest.raises(BackendError, match='TensorRT'):
         build(to_int8(model, images, 'onnxruntime', float_layers=1), profile_of(129, False))
 
@@ -166,8 +166,8 @@ def test_bytes_that_are_no_model_are_refused():
 @pytest.mark.parametrize(
     'profile',
     [
-        Profile((1, 257, 257, 3), (1, 129, 129, 3), (1, 513, 513, 3)),
-        Profile((4, 129, 129, 3), (1, 129, 129, 3), (1, 129, 129, 3)),
+        Profile((1, 3, 257, 257), (1, 3, 129, 129), (1, 3, 513, 513)),
+        Profile((4, 3, 129, 129), (1, 3, 129, 129), (1, 3, 129, 129)),
     ],
     ids=['size out of order', 'batch out of order'],
 )

@@ -29,7 +29,7 @@ def run(model, images):
 
 
 def images(count, height, width):
-    return np.random.default_rng(2).uniform(-1, 1, (count, height, width, 3)).astype(np.float32)
+    return np.random.default_rng(2).uniform(-1, 1, (count, 3, height, width)).astype(np.float32)
 
 
 def assert_close(heads, expected):
@@ -93,7 +93,7 @@ def test_heads_of_every_real_checkpoint_equal_the_references():
         image = resized + RESNET_MEAN if resnet else resized / np.float32(127.5) - np.float32(1)
         heads = run(
             export_onnx(graph, *resized.shape[:2], model['outputStride'], tfjs_dilations=True),
-            image[None],
+            image.transpose(2, 0, 1)[None],
         )
         assert np.abs(heads['heatmap'][0] - tensors['heatmapScores']).max() < 1e-4
         assert np.abs(heads['offset'][0] - tensors['offsets']).max() < 0.01

@@ -19,7 +19,7 @@ def run(model, images):
 
 
 def images(count, height, width):
-    return np.random.default_rng(3).uniform(-1, 1, (count, height, width, 3)).astype(np.float32)
+    return np.random.default_rng(3).uniform(-1, 1, (count, 3, height, width)).astype(np.float32)
 
 
 def element_types(model):

@@ -6,14 +6,22 @@ from goldens import SHARED, golden_paths, load_golden
 
 from posenet_ros import ImageError
 from posenet_ros.media import read_image
-from posenet_ros.preprocess import RESNET_MEAN, Letterbox, check_image, preprocess
+from posenet_ros.preprocess import RESNET_MEAN, Letterbox, _memory, check_image, preprocess
 
 
 def network_input(image, height, width, architecture='MobileNetV1'):
-    out = np.full((height, width, 3), np.nan, np.float32)
+    out = np.full((3, height, width), np.nan, np.float32)
     letterbox = Letterbox.fit(*image.shape[:2], height, width)
     preprocess(image, letterbox, architecture, out)
-    return out
+    return out.transpose(1, 2, 0)
+
+
+def byte_bounds(array):
+    """The addresses of the first byte, and behind the last."""
+    steps = [(size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
+    start = array.ctypes.data
+    lowest = start + sum(step for step in steps if step < 0)
+    return lowest, start + sum(step for step in steps if step > 0) + array.itemsize
 
 
 def photo(height, width, seed=0):
@@ -99,20 +107,46 @@ def test_strides_of_the_image_do_not_matter():
     bgr = np.ascontiguousarray(image[..., ::-1])
     read_only = image.copy()
     read_only.flags.writeable = False
-    for view in (padded_rows[:, :64], with_alpha[..., :3], bgr[..., ::-1], read_only):
+    upside_down, mirrored = image[::-1].copy(), image[:, ::-1].copy()
+    every_second = np.repeat(image, 2, axis=1)
+    for view in (
+        padded_rows[:, :64],
+        with_alpha[..., :3],
+        bgr[..., ::-1],
+        with_alpha[..., 2::-1][..., ::-1],
+        read_only,
+        np.asfortranarray(image),
+        upside_down[::-1],
+        mirrored[:, ::-1],
+        every_second[:, ::2],
+    ):
         assert np.array_equal(network_input(view, 33, 33), expected)
 
 
-def test_every_layout_runs_the_same_two_compiled_forms():
+def test_image_is_read_where_it_lies():
+    image = photo(48, 64)
+    with_alpha = np.dstack([image, image[..., :1]])
+    mono = np.broadcast_to(image[..., :1].copy(), image.shape)
+    for view in (image, image[..., ::-1], with_alpha[..., :3], with_alpha[..., 2::-1], mono):
+        assert np.shares_memory(_memory(view)[0], view)
+        # No byte before the image, and none after it.
+        assert byte_bounds(_memory(view)[0]) == byte_bounds(view)
+
+
+def test_every_layout_runs_the_same_compiled_form():
     """Nothing may be compiled while a live frame waits."""
     from posenet_ros.preprocess import _pad_resize_normalise
 
     image = photo(8, 8)
     network_input(image, 17, 17)
-    network_input(image[..., ::-1], 17, 17)
     compiled = len(_pad_resize_normalise.signatures)
     mono = np.broadcast_to(image[..., :1], image.shape)
-    for view in (mono, image[::2], np.frombuffer(image.tobytes(), np.uint8).reshape(8, 8, 3)):
+    for view in (
+        mono,
+        image[..., ::-1],
+        image[::2],
+        np.frombuffer(image.tobytes(), np.uint8).reshape(8, 8, 3),
+    ):
         network_input(view, 17, 17)
     assert len(_pad_resize_normalise.signatures) == compiled
 

@@ -34,7 +34,8 @@ GRAPHS = [pytest.param(mobilenet_like(), id='mobilenet'), pytest.param(resnet_li
 
 def images(count, size=33):
     generator = np.random.default_rng(3)
-    return generator.uniform(-1, 1, (count, size, size, 3)).astype(np.float32)
+    batch = generator.uniform(-1, 1, (count, size, size, 3)).astype(np.float32)
+    return batch.transpose(0, 3, 1, 2)
 
 
 def run(model, batch):

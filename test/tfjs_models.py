@@ -143,8 +143,11 @@ def resnet_like() -> GraphWriter:
 
 
 def reference_heads(graph: GraphWriter, image: np.ndarray, tfjs_dilations=False) -> dict:
-    """What the graph computes, by the definitions of its operations, in plain numpy (float64)."""
-    values: dict[str, np.ndarray] = {'sub_2': image.astype(np.float64)}
+    """What the graph computes, by the definitions of its operations, in plain numpy (float64).
+
+    Of an image (3, height, width), as the ONNX graph takes it; tfjs has the channels last.
+    """
+    values: dict[str, np.ndarray] = {'sub_2': image.transpose(1, 2, 0).astype(np.float64)}
     for node in graph.nodes:
         name, op, attr = node['name'], node['op'], node['attr']
         if op in ('Placeholder', 'Const'):

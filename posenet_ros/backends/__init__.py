@@ -25,10 +25,10 @@ class Backend(Protocol):
     max_batch: int  # most images of one run
 
     def input_buffer(self, count: int) -> np.ndarray:
-        """Where the images of the next run are best written: float32 (count, height, width, 3)."""
+        """Where the images of the next run are best written: float32 (count, 3, height, width)."""
 
     def run(self, images: np.ndarray) -> Heads:
-        """Runs the network on float32 images (n, height, width, 3), n from 1 to max_batch.
+        """Runs the network on float32 images (n, 3, height, width), n from 1 to max_batch.
 
         Returns:
             Arrays that are good until the next run.

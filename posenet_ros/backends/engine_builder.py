@@ -24,7 +24,7 @@ Progress = Callable[[str, float], None]  # what is being done, and how much of i
 
 @dataclass(frozen=True)
 class Profile:
-    """The input shapes (n, height, width, 3) that an engine takes, and the one it is tuned for."""
+    """The input shapes (n, 3, height, width) that an engine takes, and the one it is tuned for."""
 
     smallest: Shape
     tuned: Shape
@@ -33,8 +33,8 @@ class Profile:
     @classmethod
     def batches(cls, height: int, width: int, max_batch: int) -> Profile:
         """One size, any batch up to max_batch; tuned for the largest."""
-        largest = (max_batch, height, width, 3)
-        return cls((1, height, width, 3), largest, largest)
+        largest = (max_batch, 3, height, width)
+        return cls((1, 3, height, width), largest, largest)
 
 
 @dataclass(frozen=True)

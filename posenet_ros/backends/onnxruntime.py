@@ -48,8 +48,8 @@ class OnnxRuntimeBackend:
             raise BackendError(f'ONNX Runtime cannot load the model: {error}') from error
         self.precision = precision
         self.device = f'CPU {platform.machine()}'
-        _, height, width, _ = self._session.get_inputs()[0].shape
-        self._images = np.zeros((1, height, width, 3), np.float32)
+        image_shape = self._session.get_inputs()[0].shape[1:]
+        self._images = np.zeros((1, *image_shape), np.float32)
 
     def input_buffer(self, count: int) -> np.ndarray:
         if count > len(self._images):

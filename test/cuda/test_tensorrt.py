@@ -125,22 +125,22 @@ def test_closing_twice_and_running_closed(tensorrt, pycuda, small):
     net.close()
     net.close()
     with pytest.raises(BackendError, match='closed'):
-        net.backend.run(np.zeros((1, 33, 33, 3), np.float32))
+        net.backend.run(np.zeros((1, 3, 33, 33), np.float32))
 
 
 def test_wrong_batches_are_refused(tensorrt, pycuda, small):
     with PoseNet.load(small, 'tensorrt', max_batch=2) as net:
         for shape, reason in (
-            ((3, 33, 33, 3), 'a batch of 3.*1 to 2'),
-            ((0, 33, 33, 3), 'a batch of 0'),
-            ((1, 33, 49, 3), r'\(1, 33, 49, 3\).*\(1, 33, 33, 3\)'),
+            ((3, 3, 33, 33), 'a batch of 3.*1 to 2'),
+            ((0, 3, 33, 33), 'a batch of 0'),
+            ((1, 3, 33, 49), r'\(1, 3, 33, 49\).*\(1, 3, 33, 33\)'),
         ):
             with pytest.raises(BackendError, match=reason):
                 net.backend.run(np.zeros(shape, np.float32))
 
 
 def test_images_of_other_memory_are_copied(tensorrt, pycuda, small):
-    batch = np.random.default_rng(0).random((1, 33, 33, 3), np.float32)
+    batch = np.random.default_rng(0).random((1, 3, 33, 33), np.float32)
     with PoseNet.load(small, 'onnxruntime') as net:
         expected = [head.copy() for head in net.backend.run(batch)]
     with PoseNet.load(small, 'tensorrt') as net:
@@ -255,10 +255,10 @@ def test_tensorrt_without_anything_names_all_that_is_missing(small, monkeypatch)
 @pytest.mark.parametrize('precision', PRECISIONS)
 def test_precision_is_in_the_graph_or_in_the_flags(each_tensorrt, pycuda, small, precision):
     with PoseNet.load(small, 'onnxruntime') as net:
-        expected = net.backend.run(np.zeros((1, 33, 33, 3), np.float32)).heatmaps.copy()
+        expected = net.backend.run(np.zeros((1, 3, 33, 33), np.float32)).heatmaps.copy()
     with PoseNet.load(small, 'tensorrt', precision) as net:
         assert net.backend.precision == precision
-        heatmaps = net.backend.run(np.zeros((1, 33, 33, 3), np.float32)).heatmaps
+        heatmaps = net.backend.run(np.zeros((1, 3, 33, 33), np.float32)).heatmaps
         assert heatmaps.dtype == np.float32 and np.abs(heatmaps - expected).max() < 0.1
     network, config = each_tensorrt.built
     flags = each_tensorrt.NetworkDefinitionCreationFlag
@@ -300,7 +300,7 @@ def test_every_option_of_the_build_reaches_tensorrt(tensorrt, pycuda, small):
     PoseNet.load(small, 'tensorrt', workspace_mib=64, max_batch=3).close()
     _, config = tensorrt.built
     assert config.limits == {'WORKSPACE': 64 * 2**20}
-    assert config.profiles[0].shapes == [(1, 33, 33, 3), (3, 33, 33, 3), (3, 33, 33, 3)]
+    assert config.profiles[0].shapes == [(1, 3, 33, 33), (3, 3, 33, 33), (3, 3, 33, 33)]
     assert config.cache.data == b''
     PoseNet.load(small, 'tensorrt', 'fp16').close()
     assert tensorrt.built[1].cache.data == b'timed '  # what the first build measured
