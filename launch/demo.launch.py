@@ -25,7 +25,11 @@ ARGUMENTS = (
     ('rate', '0.0', "For image_source: images per second; 0 is the video's own rate."),
     ('node', 'true', 'Start the PoseNet node.'),
     ('rviz', 'true', 'Start rviz2 with config/posenet.rviz.'),
-    ('fastdds_profile', 'true', 'Apply config/fastdds.xml to all of them.'),
+    (
+        'fastdds_profile',
+        'true',
+        'Apply config/fastdds.xml, and config/fastdds_node.xml to the node.',
+    ),
 )
 
 
@@ -53,7 +57,7 @@ def launch_camera_and_rviz(context: LaunchContext) -> list:
     share = Path(get_package_share_directory('posenet_ros'))
     environment = {}
     if given('fastdds_profile').lower() in ('true', '1', 'yes'):
-        environment = profile_environment(context.environment, share)
+        environment = profile_environment(context.environment, share, 'fastdds.xml')
 
     cameras = {
         'image_source': {

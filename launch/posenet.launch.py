@@ -34,8 +34,9 @@ OTHER_ARGUMENTS = (
     (
         'fastdds_profile',
         'true',
-        'Apply config/fastdds.xml, with which Fast DDS does not lose large images between '
-        'processes of one machine. Ignored where FASTDDS_DEFAULT_PROFILES_FILE is set already.',
+        'Apply config/fastdds_node.xml to the node. With it, and with config/fastdds.xml for the '
+        'camera, Fast DDS does not lose large images between processes of one machine. Ignored '
+        'where FASTDDS_DEFAULT_PROFILES_FILE is set already.',
     ),
 )
 

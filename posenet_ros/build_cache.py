@@ -1,4 +1,4 @@
-"""What takes long to build, kept on disk: TensorRT engines and int8 graphs.
+"""What takes long to make, kept on disk: TensorRT engines and ONNX graphs.
 
 An engine is code: whoever can replace the file can run what he likes in our process, and TensorRT
 does not notice. So what is loaded from here is only what was built here: it lies in a folder that
@@ -22,11 +22,15 @@ from typing import Any
 
 from posenet_ros.checkpoint import posenet_home
 from posenet_ros.errors import BackendError, PoseNetError
-from posenet_ros.media import atomic_path
+from posenet_ros.files import atomic_path
 
 logger = logging.getLogger('posenet_ros')
 
 Key = dict[str, Any]  # what a file is made from and for; JSON
+
+
+class CacheError(BackendError):
+    """The cache cannot be used, or not be trusted."""
 
 
 class BuildCache:
@@ -37,7 +41,7 @@ class BuildCache:
             there.
 
     Raises:
-        BackendError: the folder belongs to somebody else, or others may enter it.
+        CacheError: the folder cannot be made, belongs to somebody else, or others may enter it.
     """
 
     def __init__(self, name: str) -> None:
@@ -48,13 +52,13 @@ class BuildCache:
                 self.folder.mkdir(mode=0o700)
             found = self.folder.lstat()
         except OSError as error:
-            raise BackendError(f'cannot use the cache {self.folder}: {error}') from error
+            raise CacheError(f'cannot use the cache {self.folder}: {error}') from error
         if not stat.S_ISDIR(found.st_mode):
-            raise BackendError(f'the cache {self.folder} is not a folder')
+            raise CacheError(f'the cache {self.folder} is not a folder')
         if found.st_uid != os.getuid():
-            raise BackendError(f'the cache {self.folder} belongs to another user')
+            raise CacheError(f'the cache {self.folder} belongs to another user')
         if stat.S_IMODE(found.st_mode) & 0o077:
-            raise BackendError(
+            raise CacheError(
                 f'the cache {self.folder} can be entered by others, and what is in it is run: '
                 f'chmod 700 {self.folder}, after deleting what is there'
             )
@@ -71,9 +75,18 @@ class BuildCache:
             build: makes it. It is told why, and called at most once; processes that want the same
                 at the same time wait for the one that builds it.
             rebuild: build it whatever is there.
+
+        Raises:
+            CacheError: nothing is there, and nothing can be written.
         """
         path = self.path(key)
-        with path.with_suffix('.lock').open('w') as lock:
+        if not rebuild and (found := self.peek(key)) is not None:
+            return found
+        with contextlib.ExitStack() as stack:
+            try:
+                lock = stack.enter_context(path.with_suffix('.lock').open('w'))
+            except OSError as error:
+                raise CacheError(f'cannot use the cache {self.folder}: {error}') from error
             fcntl.flock(lock, fcntl.LOCK_EX)
             data, reason = self._read(path, key)
             if rebuild:

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from posenet_ros.errors import ImageError
-from posenet_ros.media import VIDEO_SUFFIXES, Video, images_in, read_image
 from posenet_ros.preprocess import Letterbox, preprocess
 
 NUM_IMAGES = 32
@@ -72,6 +70,8 @@ def sampled_images(path: Path, count: int) -> Iterator[np.ndarray]:
         ImageError: there are none, or one cannot be read.
         PoseNetError: a bag cannot be read, or its package is missing.
     """
+    from posenet_ros.media import VIDEO_SUFFIXES, Video, images_in, read_image
+
     if path.is_dir() and not (path / 'metadata.yaml').exists():
         paths = images_in(path)
         for i in _chosen(len(paths), count):
@@ -110,6 +110,8 @@ def generated_images(count: int, height: int, width: int) -> Iterator[np.ndarray
     Yields:
         uint8 RGB (height, width, 3).
     """
+    import cv2
+
     generator = np.random.default_rng(SEED)
     for _ in range(count):
         canvas = np.full((2 * height, 2 * width, 3), generator.uniform(0, 255, 3), np.float32)
@@ -124,6 +126,8 @@ def generated_images(count: int, height: int, width: int) -> Iterator[np.ndarray
 
 def _cover_with_leaves(canvas: np.ndarray, generator: np.random.Generator) -> None:
     """Paints polygons on float32 RGB: plain ones, and large ones shaded or striped."""
+    import cv2
+
     height, width = canvas.shape[:2]
     size = max(height, width) / 2
     saturation = generator.uniform(0.1, 1)

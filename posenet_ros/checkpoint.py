@@ -22,14 +22,16 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
-
-import pooch
-import requests
 
 from posenet_ros.config import ModelConfig
 from posenet_ros.errors import CheckpointError, GraphError
 from posenet_ros.tfjs_graph import check_shards, read_topology
+
+# pooch and requests take 70 ms and 15 MB: imported by what fetches.
+if TYPE_CHECKING:
+    import requests
 
 BUCKET = 'https://storage.googleapis.com/tfjs-models/savedmodel/posenet'
 TIMEOUT_SECONDS = 20.0
@@ -69,7 +71,6 @@ TEMPORARY = '.fetching-'
 ABANDONED_SECONDS = 3600.0
 
 _logger = logging.getLogger('posenet_ros')
-pooch.get_logger().setLevel('WARNING')
 
 
 @dataclass(frozen=True)
@@ -222,6 +223,8 @@ def _same_contents(folder: Path, entry: Path) -> bool:
 
 
 def _download(config: ModelConfig, url: str, folder: Path) -> None:
+    import requests
+
     try:
         _download_http(config, url, folder)
     except CheckpointError as error:
@@ -238,6 +241,10 @@ def _download(config: ModelConfig, url: str, folder: Path) -> None:
 
 
 def _download_http(config: ModelConfig, url: str, folder: Path) -> None:
+    import pooch
+    import requests
+
+    pooch.get_logger().setLevel('WARNING')
     address, _, query = url.partition('?')
     base, query = address.rsplit('/', 1)[0], f'?{query}' if query else ''
     known = KNOWN_SHA256 if config.model_url is None else {}

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
+from posenet_ros.compiled import compiled
 from posenet_ros.keypoints import KEYPOINT_NAMES, NUM_EDGES, NUM_KEYPOINTS, POSE_TREE
 
 OFFSET_REFINE_STEPS = 2
@@ -159,7 +159,7 @@ def _checked_maps(*maps: np.ndarray) -> list[np.ndarray]:
     return arrays
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _single_pose(heatmap, offsets, stride):
     height, width, parts = heatmap.shape
     best = heatmap[0, 0].copy()
@@ -183,7 +183,7 @@ def _single_pose(heatmap, offsets, stride):
     return keypoints, scores, np.full(1, total / parts)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _multiple_poses(
     heatmap, offsets, displacements_fwd, displacements_bwd, stride, max_poses, threshold, nms_radius
 ):
@@ -227,7 +227,7 @@ def _multiple_poses(
     return keypoints[:found], scores[:found], pose_scores[:found]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _build_queue(heatmap, threshold):
     """Max-heap of the local maxima at or above the threshold.
 
@@ -273,7 +273,7 @@ def _build_queue(heatmap, threshold):
     return heap_scores, heap_cells, count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _any_reaches(row, lowest):
     reaching = np.int32(0)
     for i in range(len(row)):
@@ -281,7 +281,7 @@ def _any_reaches(row, lowest):
     return reaching > 0
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _highest_of_rows(above, row, below, border, out):
     """The highest of three rows, in `out` between its borders. What is not a number is not high."""
     for i in range(len(row)):
@@ -292,7 +292,7 @@ def _highest_of_rows(above, row, below, border, out):
         out[i + border] = highest
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _find_peaks(row, lowest, parts, tallest, is_peak, out):
     """Where a row reaches the lowest score that counts and nothing beside it is higher."""
     num_peaks = np.int32(0)
@@ -315,13 +315,14 @@ def _find_peaks(row, lowest, parts, tallest, is_peak, out):
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _grown(old, new):
-    new[: old.shape[0]] = old
+    for i in range(len(old)):  # for a slice numba would compile its error messages too: seconds
+        new[i] = old[i]
     return new
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _pop(heap_scores, heap_cells, count):
     """Takes the highest of `count` entries off the heap; the caller counts one less."""
     top = heap_cells[0]
@@ -341,7 +342,7 @@ def _pop(heap_scores, heap_cells, count):
     return top
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _near_earlier_pose(keypoints, found, part, y, x, squared_radius):
     for pose in range(found):
         dy = y - keypoints[pose, part, 1]
@@ -351,7 +352,7 @@ def _near_earlier_pose(keypoints, found, part, y, x, squared_radius):
     return False
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _decode_pose(
     heatmap,
     offsets,
@@ -386,7 +387,7 @@ def _decode_pose(
             reached[target] = True
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _traverse(heatmap, offsets, displacements, stride, edge, source, target, keypoints, scores):
     """Sets `target` from `source`: along the displacement, then along the offsets, twice."""
     height, width, parts = heatmap.shape
@@ -404,7 +405,7 @@ def _traverse(heatmap, offsets, displacements, stride, edge, source, target, key
     scores[target] = heatmap[row, column, target]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _cell(position, stride, size):
     """The heatmap row or column nearest to a position, inside the map; 0 for NaN."""
     cell = np.floor(position / stride + 0.5)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
 from posenet_ros.decode import Pose
@@ -49,6 +48,8 @@ def draw_poses(
     Returns:
         The same image.
     """
+    import cv2  # 40 MB, for those who look
+
     unit = max(1, round(max(image.shape[:2]) / 400))  # a stroke that suits the image's size
     for index, pose in enumerate(poses):
         if pose.score < min_pose_score:
@@ -74,6 +75,8 @@ def draw_poses(
 
 def _draw_label(image, text, points, seen, colour, unit) -> None:
     """Number and score on a plate above the highest joint, kept inside the image."""
+    import cv2
+
     scale, thickness = 0.4 * unit, unit
     (width, height), baseline = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
     x, y = min((p for p, visible in zip(points, seen, strict=True) if visible), key=lambda p: p[1])

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 
+# OpenCV takes 40 MB: it is imported by the images that need it.
 from posenet_ros.errors import ImageError
 
 # Channels and bits of each encoding that is pixels in a row.
@@ -26,20 +26,20 @@ _PACKED = {
 
 # OpenCV names a Bayer pattern by its second row: its BG is the pattern that starts R G.
 _BAYER = {
-    'bayer_rggb': cv2.COLOR_BayerBG2RGB,
-    'bayer_bggr': cv2.COLOR_BayerRG2RGB,
-    'bayer_gbrg': cv2.COLOR_BayerGR2RGB,
-    'bayer_grbg': cv2.COLOR_BayerGB2RGB,
+    'bayer_rggb': 'COLOR_BayerBG2RGB',
+    'bayer_bggr': 'COLOR_BayerRG2RGB',
+    'bayer_gbrg': 'COLOR_BayerGR2RGB',
+    'bayer_grbg': 'COLOR_BayerGB2RGB',
 }
 
 _YUV422 = {
-    'yuv422': cv2.COLOR_YUV2RGB_UYVY,
-    'uyvy': cv2.COLOR_YUV2RGB_UYVY,
-    'yuv422_yuy2': cv2.COLOR_YUV2RGB_YUY2,
-    'yuyv': cv2.COLOR_YUV2RGB_YUY2,
+    'yuv422': 'COLOR_YUV2RGB_UYVY',
+    'uyvy': 'COLOR_YUV2RGB_UYVY',
+    'yuv422_yuy2': 'COLOR_YUV2RGB_YUY2',
+    'yuyv': 'COLOR_YUV2RGB_YUY2',
 }
 
-_YUV420 = {'nv12': cv2.COLOR_YUV2RGB_NV12, 'nv21': cv2.COLOR_YUV2RGB_NV21}
+_YUV420 = {'nv12': 'COLOR_YUV2RGB_NV12', 'nv21': 'COLOR_YUV2RGB_NV21'}
 
 ENCODINGS = (
     *_PACKED,
@@ -49,7 +49,7 @@ ENCODINGS = (
 )
 
 # What cv_bridge knows and has to compute.
-_FOR_CV_BRIDGE = (
+FOR_CV_BRIDGE = (
     'mono16', 'rgb16', 'bgr16', 'rgba16', 'bgra16', 'yuv422', 'yuv422_yuy2',
     *(f'{pattern}{bits}' for bits in (8, 16) for pattern in _BAYER),
 )  # fmt: skip
@@ -98,7 +98,7 @@ def image_to_rgb(message: Image, bridge: CvBridge | None = None) -> np.ndarray:
     _check(message)
     if encoding in _PACKED and _PACKED[encoding][1] == 8:
         return _packed_to_rgb(_rows(message, *_PACKED[encoding]), encoding)
-    if bridge is not None and encoding in _FOR_CV_BRIDGE and _suits_cv_bridge(message):
+    if bridge is not None and encoding in FOR_CV_BRIDGE and _suits_cv_bridge(message):
         try:
             return bridge.imgmsg_to_cv2(message, desired_encoding='rgb8')
         except Exception:  # its errors share no class; ours converts the same
@@ -106,12 +106,12 @@ def image_to_rgb(message: Image, bridge: CvBridge | None = None) -> np.ndarray:
     if encoding in _PACKED:
         return _packed_to_rgb(_rows(message, *_PACKED[encoding]), encoding)
     if encoding in _YUV422:
-        return cv2.cvtColor(_contiguous(_rows(message, 2, 8)), _YUV422[encoding])
+        return _coloured(_rows(message, 2, 8), _YUV422[encoding])
     if encoding in _YUV420:
-        return cv2.cvtColor(_contiguous(_rows(message, 1, 8)[..., 0]), _YUV420[encoding])
+        return _coloured(_rows(message, 1, 8)[..., 0], _YUV420[encoding])
     mosaic = _rows(message, 1, 16 if encoding.endswith('16') else 8)[..., 0]
-    native = _contiguous(mosaic).astype(mosaic.dtype.newbyteorder('='), copy=False)
-    return _to_8_bits(cv2.cvtColor(native, _BAYER[encoding[:10]]))
+    native = mosaic.astype(mosaic.dtype.newbyteorder('='), copy=False)
+    return _to_8_bits(_coloured(native, _BAYER[encoding[:10]]))
 
 
 def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
@@ -120,6 +120,8 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     Raises:
         ImageError: the data is not an image that can be decoded.
     """
+    import cv2
+
     data = np.frombuffer(message.data, np.uint8)
     # As image_transport does, an orientation in the file is ignored: camera_info knows of none.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -202,8 +204,10 @@ def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _contiguous(rows: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(rows)
+def _coloured(pixels: np.ndarray, conversion: str) -> np.ndarray:
+    import cv2
+
+    return cv2.cvtColor(np.ascontiguousarray(pixels), getattr(cv2, conversion))
 
 
 def _suits_cv_bridge(message: Image) -> bool:

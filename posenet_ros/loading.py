@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from posenet_ros.backends import Backend
 from posenet_ros.backends.cuda_memory import Cuda
+from posenet_ros.build_cache import BuildCache, CacheError
+from posenet_ros.calibration import CalibrationSet
 from posenet_ros.checkpoint import Checkpoint, fetch_checkpoint
 from posenet_ros.config import ModelConfig, RuntimeConfig
 from posenet_ros.errors import BackendError, CheckpointError, ConfigError, NoDeviceError
+from posenet_ros.onnx_names import EXPORTER_VERSION, QUANTIZER_VERSION
 
 if TYPE_CHECKING:
     from posenet_ros.backends.engine_builder import EngineOptions
@@ -102,7 +105,7 @@ def network(
     calibration: str | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> bytes:
-    """The network as ONNX, for one input size and any batch.
+    """The network as ONNX, for one input size and any batch; made once, then from the cache.
 
     Args:
         config: which network.
@@ -112,20 +115,47 @@ def network(
         calibration: photos for int8: a folder, a video or a bag.
         progress: told what is done, how much of it and of how much, while int8 is made.
     """
-    from posenet_ros.onnx_export import export_onnx
-    from posenet_ros.onnx_precision import to_fp16
-    from posenet_ros.tfjs_graph import load_graph
+    key: dict[str, Any] = {
+        'weights': checkpoint.sha256,
+        'input': list(config.valid_resolution),
+        'output_stride': config.output_stride,
+        'tfjs_dilations': config.tfjs_dilations,
+        'exporter': EXPORTER_VERSION,
+        'precision': precision,
+    }
+    if precision == 'int8':
+        import onnxruntime
 
-    height, width = config.valid_resolution
-    graph = load_graph(checkpoint.graph_path)
-    model = export_onnx(graph, height, width, config.output_stride, config.tfjs_dilations)
-    if precision == 'fp16':
-        model = to_fp16(model)
-    elif precision == 'int8':
-        from posenet_ros.quantization import cached_int8
+        images = CalibrationSet.of(calibration)
+        key['layout'] = layout
+        key['calibration'] = images.sha256
+        key['quantizer'] = QUANTIZER_VERSION
+        key['onnxruntime'] = onnxruntime.__version__
 
-        return cached_int8(model, config.architecture, layout, calibration, progress)
-    return model.SerializeToString()
+    def build(reason: str) -> bytes:
+        # Imported here: what is in the cache takes none of this, nor its time and memory.
+        from posenet_ros.onnx_export import export_onnx
+        from posenet_ros.tfjs_graph import load_graph
+
+        height, width = config.valid_resolution
+        graph = load_graph(checkpoint.graph_path)
+        model = export_onnx(graph, height, width, config.output_stride, config.tfjs_dilations)
+        if precision == 'fp16':
+            from posenet_ros.onnx_precision import to_fp16
+
+            model = to_fp16(model)
+        elif precision == 'int8':
+            from posenet_ros.quantization import calibrated_int8
+
+            logger.info('making the int8 network (%s): about ten seconds', reason)
+            model = calibrated_int8(model, images, config.architecture, layout, progress)
+        return model.SerializeToString()
+
+    try:
+        return BuildCache('networks').get(key, build)
+    except CacheError as error:
+        logger.warning('%s; the network is made anew at every start', error)
+        return build('there is no cache')
 
 
 def _check_input_size(config: ModelConfig) -> None:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from posenet_ros.errors import ImageError, PoseNetError
+from posenet_ros.files import atomic_path
 
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
@@ -140,23 +141,3 @@ class VideoWriter:
         if self._writer is not None:
             self._writer.release()
         self._stack.__exit__(*error)  # type: ignore[arg-type]
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, with its suffix, renamed to it when the block ends well.
-
-    Raises:
-        PoseNetError: the folder cannot be written to.
-    """
-    part = path.with_name(f'.{path.stem}.part{path.suffix}')
-    if not path.parent.is_dir():
-        raise PoseNetError(f'cannot write {path}: there is no folder {path.parent}')
-    try:
-        yield part
-        if part.exists():
-            part.replace(path)
-    except OSError as error:
-        raise PoseNetError(f'cannot write {path}: {error.strerror}') from error
-    finally:
-        part.unlink(missing_ok=True)

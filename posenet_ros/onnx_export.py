@@ -17,21 +17,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from posenet_ros.errors import GraphError
-from posenet_ros.keypoints import NUM_EDGES, NUM_KEYPOINTS
+from posenet_ros.onnx_names import EXPORTER_VERSION, HEADS, INPUT_NAME
 from posenet_ros.tfjs_graph import Graph, Node
 
-# Part of every cache key: raise it when the same checkpoint gives another ONNX graph.
-EXPORTER_VERSION = 2
 OPSET = 17
-
-INPUT_NAME = 'image'
-# Output name and channels, in the order in which every backend returns them.
-HEADS = {
-    'heatmap': NUM_KEYPOINTS,
-    'offset': 2 * NUM_KEYPOINTS,
-    'displacement_fwd': 2 * NUM_EDGES,
-    'displacement_bwd': 2 * NUM_EDGES,
-}
 
 
 def export_onnx(

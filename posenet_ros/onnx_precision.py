@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from posenet_ros.onnx_export import HEADS, INPUT_NAME
+from posenet_ros.onnx_names import HEADS, INPUT_NAME
 
 HALF_INPUT = f'{INPUT_NAME}/fp16'
 

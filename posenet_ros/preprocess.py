@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
+from posenet_ros.compiled import compiled
 from posenet_ros.errors import ImageError
 
 # What the reference adds to R, G, B for ResNet50.
@@ -71,7 +71,7 @@ class Letterbox:
         return placed
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _place(points, scale_x, scale_y, pad_x, pad_y, mirrored_width):
     for i in range(len(points)):
         points[i, 0] = points[i, 0] * scale_x - pad_x
@@ -142,7 +142,7 @@ def _memory(image: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int, int, in
     return memory, (row, pixel, red, red + channel, red + 2 * channel)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _pad_resize_normalise(memory, height, width, strides, pad_y, pad_x, resnet, mean, out):
     padded_height, padded_width = height + 2 * pad_y, width + 2 * pad_x
     input_height, input_width = out.shape[1], out.shape[2]
@@ -204,7 +204,7 @@ def _pad_resize_normalise(memory, height, width, strides, pad_y, pad_x, resnet, 
                 _normalise(out[channel, y])
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _resize_row(memory, height, width, strides, y, columns, packed, out):
     """One row of the image at the input's columns, (3, columns); black outside the image."""
     left, right, fraction, inner_start, inner_end = columns
@@ -232,14 +232,14 @@ def _resize_row(memory, height, width, strides, y, columns, packed, out):
             )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _gather(memory, start, pixel, left, out):
     """The eight bytes from each left column on, which hold the right one too."""
     for x in range(len(left)):
         out[x] = _eight_bytes(memory, start + left[x] * pixel)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _eight_bytes(memory, start):
     """Eight bytes as one number, the first lowest: a single load."""
     start = np.uint64(start)  # unsigned indices cannot be negative, so none is checked for that
@@ -249,7 +249,7 @@ def _eight_bytes(memory, start):
     return value
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _resize_channel(packed, fraction, left_shift, right_shift, out):
     for x in range(len(packed)):
         a = np.int32((packed[x] >> left_shift) & np.uint64(255))
@@ -257,7 +257,7 @@ def _resize_channel(packed, fraction, left_shift, right_shift, out):
         out[x] = a + (b - a) * fraction[x]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _between(memory, start, width, pixel, left, right, fraction):
     """One column of one channel near the image's sides: black beyond them."""
     a = float(memory[start + left * pixel]) if 0 <= left < width else 0.0
@@ -268,19 +268,19 @@ def _between(memory, start, width, pixel, left, right, fraction):
 # The reference rounds to float32 after resizing, after dividing and at the end.
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _blend(above, below, fraction, out):
     for x in range(len(out)):
         out[x] = np.float32(above[x] + (below[x] - above[x]) * fraction)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _normalise(row):
     for x in range(len(row)):
         row[x] = row[x] / np.float32(127.5) - np.float32(1.0)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _add(value, row):
     for x in range(len(row)):
         row[x] += value

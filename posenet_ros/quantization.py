@@ -17,7 +17,6 @@ rounding loses a person in twelve pixels, since errors of the small depthwise ke
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
@@ -29,13 +28,10 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from posenet_ros.build_cache import BuildCache
 from posenet_ros.calibration import CalibrationSet
-from posenet_ros.onnx_export import HEADS, INPUT_NAME
+from posenet_ros.onnx_names import HEADS, INPUT_NAME
 from posenet_ros.onnx_precision import head_nodes
 
-# Part of the cache's key: raise it when the same graph and images give another int8 graph.
-QUANTIZER_VERSION = 1
 LAYOUTS = ('tensorrt', 'onnxruntime')
 
 RELU6_LIMIT = 6.0
@@ -48,59 +44,43 @@ DAMPING = 0.01  # of GPTQ, relative to the mean diagonal
 GPTQ_BLOCK = 64  # weights of a row after which the rest is made up for: for speed alone
 MAX_DISPLACEMENT_ERROR = 0.9  # pixels of the network input, root mean square over all cells
 IMAGES_JUDGED = 8
-FLOAT_LAYERS = (3, 5, 7, 9)  # how many may stay in float32: up to the end of a block
+# How many convolutions may stay in float32: up to a depthwise one, since what a pointwise one gives
+# loses two to three times as much by being rounded, and is larger.
+FLOAT_LAYERS = (4, 6, 8, 10)
 
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 
 logger = logging.getLogger('posenet_ros')
 
 
-def cached_int8(
+def calibrated_int8(
     model: onnx.ModelProto,
+    images: CalibrationSet,
     architecture: str,
     layout: str,
-    calibration: str | None,
     progress: Progress = lambda what, done, total: None,
-) -> bytes:
-    """to_int8, from the cache where it was made before. Takes ten seconds or so otherwise.
+) -> onnx.ModelProto:
+    """to_int8 with a calibration set, whose hash goes into the graph's metadata.
+
+    Takes ten seconds or so.
 
     Args:
         model: of export_onnx, in float32, for one input size.
+        images: what it is calibrated with.
         architecture: which tells how images are normalised.
         layout: tensorrt or onnxruntime.
-        calibration: photos: a folder, a video or a bag; None takes generated images.
         progress: told what is done.
-
-    Returns:
-        The serialised graph, with the calibration set's hash in its metadata.
 
     Raises:
         ImageError, PoseNetError: the photos cannot be read.
-        BackendError: the cache cannot be trusted.
     """
-    images = CalibrationSet.of(calibration)
-    exact = model.SerializeToString()
-    key = {
-        'onnx': hashlib.sha256(exact).hexdigest(),
-        'layout': layout,
-        'calibration': images.sha256,
-        'quantizer': QUANTIZER_VERSION,
-        'onnxruntime': ort.__version__,
-    }
-
-    def build(reason: str) -> bytes:
-        logger.info('making the int8 network (%s): about ten seconds', reason)
-        height, width = (
-            dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]
-        )
-        inputs = images.inputs(height, width, architecture)
-        quantized = to_int8(model, inputs, layout, progress=progress)
-        helper.set_model_props(
-            quantized, {'calibration': images.source or 'generated', 'sha256': images.sha256}
-        )
-        return quantized.SerializeToString()
-
-    return BuildCache('int8').get(key, build)
+    height, width = (dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[2:])
+    inputs = images.inputs(height, width, architecture)
+    quantized = to_int8(model, inputs, layout, progress=progress)
+    helper.set_model_props(
+        quantized, {'calibration': images.source or 'generated', 'sha256': images.sha256}
+    )
+    return quantized
 
 
 def to_int8(

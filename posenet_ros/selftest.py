@@ -25,7 +25,7 @@ from posenet_ros.compare import compare
 from posenet_ros.config import PRECISIONS, DecoderConfig, ModelConfig, RuntimeConfig
 from posenet_ros.errors import NoDeviceError, PoseNetError
 from posenet_ros.estimator import PoseNet
-from posenet_ros.onnx_export import HEADS
+from posenet_ros.onnx_names import HEADS
 from posenet_ros.version import __version__
 
 BATCHES = (1, 4)

@@ -1,5 +1,8 @@
 """The whole chain: a photo goes in, the reference's poses come out."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from goldens import DATA, SHARED, check_poses, golden_config, golden_paths, load_golden
@@ -148,6 +151,39 @@ def test_closed_model_says_so(default_model_config):
     net.close()
     with pytest.raises(BackendError, match='closed'):
         net.estimate_single_pose(np.zeros((10, 10, 3), np.uint8))
+
+
+def test_network_is_made_once_and_not_even_onnx_is_imported_again(tmp_path, monkeypatch):
+    monkeypatch.setenv('POSENET_HOME', str(tmp_path / 'home'))
+    url = str(mobilenet_like(output_stride=16).write(tmp_path / 'model-stride16.json'))
+    program = f"""
+import sys
+from posenet_ros import ModelConfig, PoseNet
+PoseNet.load(ModelConfig(input_resolution=33, model_url={url!r}), 'onnxruntime').close()
+print(*(name in sys.modules for name in ('onnx', 'cv2', 'requests', 'pooch')))
+"""
+    runs = [
+        subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    assert [run.stdout.split() for run in runs] == [
+        ['True', 'False', 'False', 'False'],
+        ['False', 'False', 'False', 'False'],
+    ]
+
+
+def test_without_a_cache_the_network_is_made_anew(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv('POSENET_HOME', str(tmp_path / 'home'))
+    url = str(mobilenet_like(output_stride=16).write(tmp_path / 'model-stride16.json'))
+    config = ModelConfig(input_resolution=33, model_url=url)
+    weights = loading.weights_for(config, 'fp32')
+    first = loading.network(config, weights, 'fp32')
+    (tmp_path / 'home' / 'networks').chmod(0o755)
+    assert loading.network(config, weights, 'fp32') == first
+    assert 'can be entered by others' in caplog.text
+    (tmp_path / 'other').write_text('not a folder')
+    monkeypatch.setenv('POSENET_HOME', str(tmp_path / 'other'))
+    assert loading.network(config, weights, 'fp32') == first
 
 
 def test_quant_bytes_stand_for_precisions(default_model_config, tmp_path, monkeypatch):

@@ -222,7 +222,7 @@ def test_what_is_no_compressed_image_is_refused():
         compressed_to_rgb(SimpleNamespace(format='', data=array.array('B')))
 
 
-@pytest.mark.parametrize('encoding', image_conversion._FOR_CV_BRIDGE)
+@pytest.mark.parametrize('encoding', image_conversion.FOR_CV_BRIDGE)
 def test_cv_bridge_gives_the_same_pixels(encoding):
     cv_bridge = pytest.importorskip('cv_bridge', reason='cv_bridge is not on this machine')
     sensor_msgs = pytest.importorskip('sensor_msgs.msg')

@@ -16,7 +16,8 @@ from tfjs_models import (
 )
 
 from posenet_ros import GraphError
-from posenet_ros.onnx_export import HEADS, INPUT_NAME, export_onnx
+from posenet_ros.onnx_export import export_onnx
+from posenet_ros.onnx_names import HEADS, INPUT_NAME
 from posenet_ros.preprocess import RESNET_MEAN
 from posenet_ros.tfjs_graph import load_graph
 

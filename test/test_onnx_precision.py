@@ -6,7 +6,8 @@ import onnxruntime as ort
 import pytest
 from tfjs_models import mobilenet_like, resnet_like
 
-from posenet_ros.onnx_export import HEADS, INPUT_NAME, export_onnx
+from posenet_ros.onnx_export import export_onnx
+from posenet_ros.onnx_names import HEADS, INPUT_NAME
 from posenet_ros.onnx_precision import to_dynamic, to_fp16
 from posenet_ros.tfjs_graph import load_graph
 

@@ -9,11 +9,12 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from tfjs_models import mobilenet_like, resnet_like
 
-from posenet_ros import ModelConfig, PoseNet
+from posenet_ros import ModelConfig, PoseNet, loading
 from posenet_ros.backends.onnxruntime import OnnxRuntimeBackend
 from posenet_ros.calibration import CalibrationSet, sampled_images
 from posenet_ros.compare import compare
-from posenet_ros.onnx_export import HEADS, INPUT_NAME, export_onnx
+from posenet_ros.onnx_export import export_onnx
+from posenet_ros.onnx_names import HEADS, INPUT_NAME
 from posenet_ros.onnx_precision import head_nodes, to_dynamic
 from posenet_ros.quantization import (
     LAYOUTS,
@@ -23,7 +24,6 @@ from posenet_ros.quantization import (
     _quantize,
     _round_weights,
     _session,
-    cached_int8,
     displacement_error,
     to_int8,
 )
@@ -161,13 +161,20 @@ def test_dynamic_sizes_are_those_of_the_static_graph(tmp_path, layout):
     near(heads, expected, 0.1)
 
 
-def test_int8_graph_is_made_once_and_carries_its_calibration(tmp_path, monkeypatch, caplog):
-    monkeypatch.setenv('POSENET_HOME', str(tmp_path))
-    model = exported(tmp_path, mobilenet_like())
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A small model's configuration and checkpoint, in a cache of its own."""
+    monkeypatch.setenv('POSENET_HOME', str(tmp_path / 'home'))
+    path = mobilenet_like(output_stride=16).write(tmp_path / 'model-stride16.json')
+    config = ModelConfig(input_resolution=33, model_url=str(path))
+    return config, loading.weights_for(config, 'fp32')
+
+
+def test_int8_graph_is_made_once_and_carries_its_calibration(tiny, caplog):
     with caplog.at_level('INFO'):
-        first = cached_int8(model, 'MobileNetV1', 'tensorrt', None)
-        assert cached_int8(model, 'MobileNetV1', 'tensorrt', None) == first
-        assert cached_int8(model, 'MobileNetV1', 'onnxruntime', None) != first
+        first = loading.network(*tiny, 'int8', 'tensorrt')
+        assert loading.network(*tiny, 'int8', 'tensorrt') == first
+        assert loading.network(*tiny, 'int8', 'onnxruntime') != first
     assert caplog.text.count('making the int8 network') == 2
     properties = {p.key: p.value for p in onnx.load_from_string(first).metadata_props}
     assert properties == {'calibration': 'generated', 'sha256': CalibrationSet.of(None).sha256}
@@ -194,8 +201,8 @@ def test_int8_keeps_the_poses_of_clear_people(
     monkeypatch.setenv('POSENET_HOME', str(tmp_path))
     path = shared / f'models/mobilenet/float/{round(100 * multiplier):03d}/model-stride16.json'
     config = ModelConfig(multiplier=multiplier, model_url=str(path))
-    model = export_onnx(load_graph(path), 257, 257, 16)
-    backend = OnnxRuntimeBackend(cached_int8(model, 'MobileNetV1', layout, None), 'int8')
+    graph = loading.network(config, loading.weights_for(config, 'int8'), 'int8', layout)
+    backend = OnnxRuntimeBackend(graph, 'int8')
     with PoseNet.load(config, 'onnxruntime', 'fp32') as exact, PoseNet(config, backend, '') as net:
         result = compare(exact, {'int8': net}, people)['int8']
     assert result.people >= 15

@@ -74,6 +74,10 @@ def open_cuda(library: str | None = None) -> Cuda:
     Raises:
         NoDeviceError: no library, no driver or no device; says which, and what to install.
     """
+    try:  # the libraries would say so too, after 70 ms and 10 MB
+        ctypes.CDLL('libcuda.so.1')
+    except OSError as error:
+        raise NoDeviceError(f'the NVIDIA driver is missing: {error}') from error
     openers: dict[str, Callable[[], Cuda]] = {'pycuda': PyCuda, 'cuda-python': CudaPython}
     if library:
         return openers[library]()

@@ -13,7 +13,7 @@ from typing import Any
 
 from posenet_ros.backends.tensorrt import make_log
 from posenet_ros.errors import BackendError, ConfigError
-from posenet_ros.onnx_export import HEADS, INPUT_NAME
+from posenet_ros.onnx_names import HEADS, INPUT_NAME
 
 # Part of every engine's key: raise it when the same ONNX and options make another engine.
 BUILDER_VERSION = 1

@@ -9,7 +9,7 @@ import onnxruntime as ort
 
 from posenet_ros.backends import Heads
 from posenet_ros.errors import BackendError
-from posenet_ros.onnx_export import HEADS, INPUT_NAME
+from posenet_ros.onnx_names import HEADS, INPUT_NAME
 
 
 class OnnxRuntimeBackend:

@@ -19,7 +19,7 @@ import numpy as np
 from posenet_ros.backends import Heads
 from posenet_ros.backends.cuda_memory import Cuda, open_cuda
 from posenet_ros.errors import BackendError, NoDeviceError
-from posenet_ros.onnx_export import HEADS, INPUT_NAME
+from posenet_ros.onnx_names import HEADS, INPUT_NAME
 
 NO_TENSORRT = (
     'the Python package tensorrt is missing (on a Jetson: apt install python3-libnvinfer, and a '

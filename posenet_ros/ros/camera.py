@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,7 +17,12 @@ from visualization_msgs.msg import MarkerArray
 
 from posenet_ros.decode import Pose
 from posenet_ros.draw import draw_poses
-from posenet_ros.image_conversion import CvBridge, compressed_to_rgb, image_to_rgb
+from posenet_ros.image_conversion import (
+    FOR_CV_BRIDGE,
+    CvBridge,
+    compressed_to_rgb,
+    image_to_rgb,
+)
 from posenet_ros.msg import PoseArray
 from posenet_ros.ros.diagnostics import CameraStatistics
 from posenet_ros.ros.markers import PixelPlane, calibrated, pose_markers
@@ -52,6 +58,8 @@ class Camera:
         self.statistics = CameraStatistics()
         self._node = node
         self._compressed = compressed
+        if compressed:
+            importlib.import_module('cv2')  # now, not when the first image waits
         self._prefix = f'{name}/' if name else ''
         self._subscriptions: list = []
         self._camera_info: CameraInfo | None = None
@@ -90,7 +98,7 @@ class Camera:
         """The pixels of a message; see image_conversion.py."""
         if self._compressed:
             return compressed_to_rgb(message)
-        return image_to_rgb(message, cv_bridge())
+        return image_to_rgb(message, cv_bridge() if message.encoding in FOR_CV_BRIDGE else None)
 
     # Output.
 
