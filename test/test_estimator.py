@@ -230,8 +230,9 @@ def test_options_of_another_backend_are_refused(default_model_config):
 
 
 def test_more_images_than_a_batch_run_one_after_the_other(net, astronaut, monkeypatch):
+    monkeypatch.setattr(net.backend, 'max_batch', 3, raising=False)
     together = net.estimate([astronaut] * 3, DecoderConfig())
-    monkeypatch.setattr(net.backend, 'max_batch', 2, raising=False)
+    monkeypatch.setattr(net.backend, 'max_batch', 2)
     split = net.estimate([astronaut] * 3, DecoderConfig())
     assert len(split) == 3
     for a, b in zip(together, split, strict=True):

@@ -22,7 +22,7 @@ class Backend(Protocol):
     name: str  # onnxruntime or tensorrt
     device: str  # what it runs on, for people
     precision: str  # fp32, fp16 or int8
-    max_batch: int  # most images of one run
+    max_batch: int  # most images of one run; no more than are fast together
 
     def input_buffer(self, count: int) -> np.ndarray:
         """Where the images of the next run are best written: float32 (count, 3, height, width)."""

@@ -29,9 +29,9 @@ from posenet_ros.ros.markers import PixelPlane, calibrated, pose_markers
 from posenet_ros.ros.messages import image_message, pose_array
 
 try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 except ImportError:  # ROS 2 Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 
 # From a publisher's first sign to its node's name being known.
 QOS_WARNING_DELAY_SECONDS = 1.0
@@ -148,16 +148,31 @@ class Camera:
 
     # Helpers.
 
+    # rclpy's own event callbacks are not wanted: with each, every image costs the executor more.
+
     def _publisher(self, kind: type, name: str, qos: QoSProfile):
+        qos = _copy(qos)  # rclpy writes the overrides into it
+        topic = f'~/{self._prefix}{name}'
+        resolved = self._node.resolve_topic_name(topic)
+
+        def warn(_: object) -> None:
+            self._node.get_logger().warning(
+                f'{resolved}: a subscriber asks for a QoS that we do not offer, and gets nothing; '
+                f'we offer {_describe(qos)}'
+            )
+
         return self._node.create_publisher(
             kind,
-            f'~/{self._prefix}{name}',
-            _copy(qos),
+            topic,
+            qos,
+            event_callbacks=PublisherEventCallbacks(
+                incompatible_qos=warn, use_default_callbacks=False
+            ),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
 
     def _subscription(self, kind: type, topic: str, callback: Callable):
-        qos = _copy(IMAGE_QOS)  # rclpy writes the overrides into it
+        qos = _copy(IMAGE_QOS)
         resolved = self._node.resolve_topic_name(topic)
         return self._node.create_subscription(
             kind,
@@ -165,7 +180,8 @@ class Camera:
             callback,
             qos,
             event_callbacks=SubscriptionEventCallbacks(
-                incompatible_qos=lambda event: self._warn_of_qos(resolved, qos)
+                incompatible_qos=lambda event: self._warn_of_qos(resolved, qos),
+                use_default_callbacks=False,
             ),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )

@@ -9,7 +9,7 @@ Item = TypeVar('Item')
 
 
 class Mailbox(Generic[Item]):
-    """A slot per key. Writers replace what waits; the reader takes all that waits at once."""
+    """A slot per key. Writers replace what waits; readers take what has waited longest."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -24,15 +24,20 @@ class Mailbox(Generic[Item]):
             self._changed.notify()
             return replaced
 
-    def take(self) -> dict[str, Item] | None:
-        """Waits until there is something, and takes all of it; None once closed."""
+    def take(self, most: int | None = None) -> dict[str, Item] | None:
+        """Waits until there is something, and takes it; None once closed.
+
+        Args:
+            most: leave what is more than this, to be replaced by newer. None takes everything.
+        """
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
             if self._closed:
                 return None
-            waiting, self._waiting = self._waiting, {}
-            return waiting
+            # In the order in which the keys began to wait: a replaced item keeps its place.
+            keys = list(self._waiting)[:most]
+            return {key: self._waiting.pop(key) for key in keys}
 
     def clear(self) -> None:
         """Throws away what waits."""

@@ -178,10 +178,11 @@ class PoseNetNode(LifecycleNode):
                 f'Invalid cameras {names}. Should be one name or more, all different, of letters, '
                 'digits and _ that begin with a letter'
             )
+        max_batch = len(names) if runtime.dla_core < 0 else 1  # all that a DLA takes
         started = time.monotonic()
         self._frames, self._overlays = Mailbox(), Mailbox()
         self._model_worker = ModelWorker(
-            lambda: PoseNet.load(config, max_batch=len(names), **asdict(runtime)),
+            lambda: PoseNet.load(config, max_batch=max_batch, **asdict(runtime)),
             self._frames,
             self._process,
             self._report_unexpected,

@@ -14,7 +14,7 @@ Resource = TypeVar('Resource')
 
 
 class Worker(Generic[Item]):
-    """A thread that hands everything that waits to `process`, until it is stopped.
+    """A thread that hands what waits to `process`, until it is stopped.
 
     Args:
         name: of the thread.
@@ -33,6 +33,7 @@ class Worker(Generic[Item]):
         self._mailbox = mailbox
         self._process = process
         self._report = report
+        self._most: int | None = None  # items that are handed over at once
         # A daemon, so that a load that hangs cannot keep the process alive after Ctrl-C.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -50,7 +51,7 @@ class Worker(Generic[Item]):
         self._process(waiting)
 
     def _run(self) -> None:
-        while (waiting := self._mailbox.take()) is not None:
+        while (waiting := self._mailbox.take(self._most)) is not None:
             try:
                 self._handle(waiting)
             except Exception as error:  # the thread outlives whatever one frame does
@@ -112,6 +113,7 @@ class ModelWorker(Worker[Item]):
             self._loaded.set()
         if self._net is None:
             return
+        self._most = self._net.backend.max_batch
         try:
             super()._run()
         finally:

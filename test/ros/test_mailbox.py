@@ -19,6 +19,18 @@ def test_all_that_waits_is_taken_at_once():
     assert mailbox.take() == {'a': 1, 'b': 2}
 
 
+def test_what_has_waited_longest_is_taken_first_and_the_rest_stays_replaceable():
+    mailbox = Mailbox()
+    for camera in 'abc':
+        mailbox.put(camera, 1)
+    assert mailbox.put('a', 2)  # newer, in its old place
+    assert mailbox.take(1) == {'a': 2}
+    assert not mailbox.put('a', 3)
+    assert mailbox.put('c', 2)
+    assert mailbox.take(2) == {'b': 1, 'c': 2}
+    assert mailbox.take(2) == {'a': 3}
+
+
 def test_cleared_items_are_gone():
     mailbox = Mailbox()
     mailbox.put('a', 1)

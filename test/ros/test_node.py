@@ -195,6 +195,13 @@ def test_publisher_with_a_qos_that_cannot_match_is_named(start_node, peer):
     assert camera.publisher.get_subscription_count() == 0
 
 
+def test_subscriber_with_a_qos_that_cannot_match_is_told(start_node, peer):
+    node = start_node()
+    peer.collect(PoseArray, f'{NODE}/poses', LATCHED)
+    assert wait_until(lambda: 'we offer reliable, volatile' in node.output)
+    assert f'{NODE}/poses: a subscriber asks for a QoS that we do not offer' in node.output
+
+
 def test_single_person_decoding(start_node, peer, camera, astronaut):
     poses = peer.collect(PoseArray, f'{NODE}/poses')
     start_node(decoding_method='single-person')

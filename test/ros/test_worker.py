@@ -1,4 +1,5 @@
 import threading
+from types import SimpleNamespace
 
 import pytest
 from ros_processes import wait_until
@@ -10,6 +11,8 @@ from posenet_ros.ros.worker import ModelWorker, Worker
 
 class Net:
     """Stands for a model, to see which thread touches it."""
+
+    backend = SimpleNamespace(max_batch=2)
 
     def __init__(self):
         self.loaded_in = threading.get_ident()
@@ -34,6 +37,24 @@ def test_model_is_loaded_run_and_closed_in_one_thread():
     assert worker.stop(5)
     assert {net.loaded_in, net.closed_in, *used_in} == {net.loaded_in}
     assert net.loaded_in != threading.get_ident()
+
+
+def test_model_gets_no_more_at_once_than_it_runs_at_once():
+    batches, done = [], threading.Event()
+
+    def process(net, waiting):
+        batches.append(dict(waiting))
+        if len(batches) == 2:
+            done.set()
+
+    mailbox = Mailbox()
+    for camera in 'abc':
+        mailbox.put(camera, 1)
+    worker = ModelWorker(Net, mailbox, process, report=pytest.fail)
+    worker.start_and_load(cancelled=lambda: False)
+    assert done.wait(5)
+    assert worker.stop(5)
+    assert batches == [{'a': 1, 'b': 1}, {'c': 1}]
 
 
 def test_failed_load_is_raised_where_it_is_waited_for():

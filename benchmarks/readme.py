@@ -1,0 +1,59 @@
+"""The README's performance section, made from a report of make bench.
+
+Usage: python -m benchmarks.readme REPORT.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import ROOT, Figure, number
+
+START, END = '<!-- performance -->', '<!-- /performance -->'
+
+
+def rendered(report: dict[str, Any]) -> str:
+    """Markdown of all sections of a report of make bench."""
+    machine = report['machine']
+    software = ', '.join(
+        f'{name} {machine[name]}' for name in ('python', 'numpy', 'numba', 'onnxruntime')
+    )
+    lines = [
+        f'Measured on {machine["cpu"]} ({", ".join(machine["vectors"])}), {machine["cores"]} '
+        f'cores, {machine["memory_gib"]} GiB, {software}, on {report["date"]}.',
+        '',
+        '![Cost by resolution, people and cameras](doc/performance.png)',
+    ]
+    for section in report['sections'].values():
+        lines += ['', f'**{section["title"]}**', '']
+        if remark := section.get('remark'):
+            lines[-2] += f' ({remark})'
+        if 'not_measured' in section:
+            lines.append(f'Not measured: {section["not_measured"]}.')
+            continue
+        lines += ['| | measured | target | |', '|---|---|---|---|']
+        for row in section['figures']:
+            figure = Figure(**{k: v for k, v in row.items() if k != 'reached'})
+            wanted = figure.wanted() + (', missed' if figure.reached is False else '')
+            value = f'{number(figure.value)} {figure.unit}'.strip()
+            lines.append(f'| {figure.name} | {value} | {wanted} | {figure.note} |')
+    return '\n'.join(lines) + '\n'
+
+
+def with_section(readme: str, report: dict[str, Any]) -> str:
+    before, rest = readme.split(START)
+    after = rest.split(END)[1]
+    return f'{before}{START}\n{rendered(report)}{END}{after}'
+
+
+def main() -> None:
+    report = json.loads(Path(sys.argv[1]).read_text())
+    readme = ROOT / 'README.md'
+    readme.write_text(with_section(readme.read_text(), report))
+
+
+if __name__ == '__main__':
+    main()
