@@ -113,13 +113,14 @@ def drops(result: dict[str, Any]) -> int:
 
 def latency(quick: bool) -> Section:
     section = Section('4. The node: camera process to poses received in that process, 30 Hz')
+    section.remark = 'one thread'
     frames = 150 if quick else 450
     rounds = 1 if quick else 3
     for width, height, target in ((640, 480, 4.0), (1920, 1080, 15.0)):
         name = f'{width} x {height}'
         request = {'width': width, 'height': height, 'rate': 30, 'frames': frames}
         plain, looked_at = [], []
-        with NodeProcess() as node:
+        with NodeProcess(num_threads=1) as node:
             seen_by_camera(**{**request, 'frames': 30})
             for _ in range(rounds):
                 plain.append(measured(node, request))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from rclpy.clock import Clock, ClockType
@@ -27,11 +28,14 @@ from posenet_ros.msg import PoseArray
 from posenet_ros.ros.diagnostics import CameraStatistics
 from posenet_ros.ros.markers import PixelPlane, calibrated, pose_markers
 from posenet_ros.ros.messages import image_message, pose_array
+from posenet_ros.ros.serialized_image import read_image
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 except ImportError:  # ROS 2 Humble
     from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+
+Received: TypeAlias = 'bytes | CompressedImage'  # a serialised Image, or a compressed one
 
 # From a publisher's first sign to its node's name being known.
 QOS_WARNING_DELAY_SECONDS = 1.0
@@ -71,20 +75,23 @@ class Camera:
 
     # Input.
 
-    def subscribe(self, on_image: Callable[[Camera, Image | CompressedImage], None]) -> None:
-        """Starts to receive images and camera_info."""
+    def subscribe(self, on_image: Callable[[Camera, Received], None]) -> None:
+        """Starts to receive images and camera_info. What on_image gets is for `read`."""
         node = self._node
         topic = f'{self._prefix}image_raw'
         if self._compressed:
             # As image_transport does: the base topic is remapped first, then extended.
             topic = f'{node.resolve_topic_name(topic)}/compressed'
 
-        def receive(message: Image | CompressedImage) -> None:
+        def receive(message: Received) -> None:
             self.statistics.image_received()
             on_image(self, message)
 
         self._subscriptions = [
-            self._subscription(CompressedImage if self._compressed else Image, topic, receive),
+            # Raw: an image that is replaced by a newer one is never taken apart.
+            self._subscription(CompressedImage, topic, receive)
+            if self._compressed
+            else self._subscription(Image, topic, receive, raw=True),
             self._subscription(CameraInfo, f'{self._prefix}camera_info', self._on_camera_info),
         ]
 
@@ -94,11 +101,17 @@ class Camera:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
 
-    def to_rgb(self, message: Image | CompressedImage) -> np.ndarray:
-        """The pixels of a message; see image_conversion.py."""
-        if self._compressed:
-            return compressed_to_rgb(message)
-        return image_to_rgb(message, cv_bridge() if message.encoding in FOR_CV_BRIDGE else None)
+    def read(self, received: Received) -> tuple[Header, np.ndarray]:
+        """Header and pixels of an image; see image_conversion.py.
+
+        Raises:
+            ImageError: it is broken.
+        """
+        if isinstance(received, CompressedImage):
+            return received.header, compressed_to_rgb(received)
+        message = read_image(received)
+        bridge = cv_bridge() if message.encoding in FOR_CV_BRIDGE else None
+        return message.header, image_to_rgb(message, bridge)
 
     # Output.
 
@@ -171,7 +184,7 @@ class Camera:
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
 
-    def _subscription(self, kind: type, topic: str, callback: Callable):
+    def _subscription(self, kind: type, topic: str, callback: Callable, raw: bool = False):
         qos = _copy(IMAGE_QOS)
         resolved = self._node.resolve_topic_name(topic)
         return self._node.create_subscription(
@@ -179,6 +192,7 @@ class Camera:
             topic,
             callback,
             qos,
+            raw=raw,
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=lambda event: self._warn_of_qos(resolved, qos),
                 use_default_callbacks=False,

@@ -16,7 +16,6 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
@@ -24,7 +23,7 @@ from posenet_ros.decode import Pose
 from posenet_ros.errors import BackendError, ConfigError, ImageError, PoseNetError
 from posenet_ros.estimator import PoseNet
 from posenet_ros.msg import ModelInfo
-from posenet_ros.ros.camera import Camera
+from posenet_ros.ros.camera import Camera, Received
 from posenet_ros.ros.declaration import declare_parameters
 from posenet_ros.ros.diagnostics import camera_status, status
 from posenet_ros.ros.log import forward_log, stop_forwarding
@@ -85,7 +84,7 @@ class PoseNetNode(LifecycleNode):
         self._model_worker: ModelWorker | None = None
         self._overlay_worker: Worker | None = None
         self._warned: dict[tuple[str, str], float] = {}  # when each reason was told last
-        self._frames: Mailbox[Image | CompressedImage] = Mailbox()
+        self._frames: Mailbox[Received] = Mailbox()
         self._overlays: Mailbox[Overlay] = Mailbox()
         self._model_info: Publisher | None = None
 
@@ -230,24 +229,25 @@ class PoseNetNode(LifecycleNode):
 
     # Images in: the executor's thread.
 
-    def _on_image(self, camera: Camera, message: Image | CompressedImage) -> None:
+    def _on_image(self, camera: Camera, message: Received) -> None:
         if self._frames.put(camera.name, message):
             camera.statistics.image_dropped('newer image came')
 
     # Poses out: the model's thread.
 
-    def _process(self, net: PoseNet, frames: dict[str, Image | CompressedImage]) -> None:
+    def _process(self, net: PoseNet, frames: dict[str, Received]) -> None:
         started = time.perf_counter()
         cameras, headers, images = [], [], []
         for name, message in frames.items():
             camera = self._cameras[name]
             try:
-                images.append(camera.to_rgb(message))
+                header, image = camera.read(message)
             except ImageError as error:
                 self._drop(camera, 'broken image', error)
                 continue
             cameras.append(camera)
-            headers.append(message.header)
+            headers.append(header)
+            images.append(image)
         if not images:
             return
         converted = time.perf_counter()
