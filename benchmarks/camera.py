@@ -52,7 +52,11 @@ class Camera(Node):
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
         self.received: dict[int, float] = {}  # stamp -> milliseconds until its poses came
         self.diagnostics: dict[str, dict[str, str]] = {}
-        self.inference: list[float] = []  # medians of the seconds with images
+        # Of each second with images, as /diagnostics comes: the median of the inference, and how
+        # much more the latency was.
+        self.inference: list[float] = []
+        self.overhead: list[float] = []
+        self.second: list[float] = []
         self.reported = 0.0
 
     def send(self, index: int) -> int:
@@ -70,6 +74,7 @@ class Camera(Node):
     def _on_poses(self, message: PoseArray) -> None:
         stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
         self.received[stamp] = (self.get_clock().now().nanoseconds - stamp) / 1e6
+        self.second.append(self.received[stamp])
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -77,6 +82,9 @@ class Camera(Node):
             self.diagnostics[status.name] = values
             if stage := values.get('inference p50/p95/max (ms)'):
                 self.inference.append(float(stage.split(' / ')[0]))
+                if len(self.second) > 5:
+                    self.overhead.append(float(np.median(self.second)) - self.inference[-1])
+                self.second = []
         self.reported = time.monotonic()
 
     def run(self) -> dict[str, Any]:
@@ -126,6 +134,7 @@ class Camera(Node):
                 str(q): float(np.percentile(counted, q)) for q in (5, 50, 95, 99, 100) if counted
             },
             'inference_ms': float(np.median(self.inference or [np.nan])),
+            'overhead_ms': float(np.median(self.overhead or [np.nan])),
             'diagnostics': self.diagnostics,
         }
 

@@ -27,8 +27,8 @@ from posenet_ros.image_conversion import (
 from posenet_ros.msg import PoseArray
 from posenet_ros.ros.diagnostics import CameraStatistics
 from posenet_ros.ros.markers import PixelPlane, calibrated, pose_markers
-from posenet_ros.ros.messages import image_message, pose_array
-from posenet_ros.ros.serialized_image import read_image
+from posenet_ros.ros.messages import image_message
+from posenet_ros.ros.serialized import pose_array_bytes, read_image
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -116,7 +116,7 @@ class Camera:
     # Output.
 
     def publish_poses(self, header: Header, image: np.ndarray, poses: Sequence[Pose]) -> None:
-        self._poses.publish(pose_array(header, image.shape[1], image.shape[0], poses))
+        self._poses.publish(pose_array_bytes(header, image.shape[1], image.shape[0], poses))
 
     def overlays_wanted(self) -> bool:
         """Whether anybody looks at the markers or the annotated image."""

@@ -1,45 +1,16 @@
-"""Poses, the model and images as messages."""
+"""The model and images as messages. Poses: serialized.py."""
 
 from __future__ import annotations
 
 import array
-from collections.abc import Sequence
 
 import numpy as np
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from posenet_ros.decode import Pose
 from posenet_ros.estimator import PoseNet
 from posenet_ros.keypoints import KEYPOINT_NAMES, SKELETON
-from posenet_ros.msg import Keypoint, ModelInfo, PersonPose, PoseArray
-
-
-def pose_array(header: Header, width: int, height: int, poses: Sequence[Pose]) -> PoseArray:
-    """The message for one image.
-
-    Args:
-        header: of the image; used as it is.
-        width: of the image, in pixels.
-        height: of the image, in pixels.
-        poses: in pixels of the image.
-    """
-    return PoseArray(
-        header=header,
-        image_width=width,
-        image_height=height,
-        poses=[_person_pose(pose) for pose in poses],
-    )
-
-
-def _person_pose(pose: Pose) -> PersonPose:
-    keypoints = [
-        Keypoint(id=index, x=x, y=y, score=score)
-        for index, ((x, y), score) in enumerate(
-            zip(pose.keypoints.tolist(), pose.keypoint_scores.tolist(), strict=True)
-        )
-    ]
-    return PersonPose(track_id=PersonPose.UNTRACKED, score=pose.score, keypoints=keypoints)
+from posenet_ros.msg import ModelInfo
 
 
 def image_message(header: Header, pixels: np.ndarray, encoding: str) -> Image:

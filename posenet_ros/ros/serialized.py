@@ -1,7 +1,8 @@
-"""sensor_msgs/Image as it came over the wire, read where it lies.
+"""Messages as the bytes that go over the wire: images read where they lie, poses written at once.
 
-rclpy takes a message apart into a Python object, which copies the pixels three times: 2 ms for
-640x480. Its bytes are handed out at once, and in them a few numbers lie before the pixels.
+rclpy takes a message apart into Python objects and puts it together from them. For an image of
+640x480 that copies the pixels three times and takes 2 ms; for two people it makes and checks 37
+objects, 0.4 ms. The bytes themselves are handed in and out as they are.
 
 Source: OMG Common Data Representation (CDR), as DDS-RTPS 2.2, 10.2 and 10.5, uses it: numbers
 aligned to their size, counted from behind the four bytes that name the encoding.
@@ -10,17 +11,36 @@ aligned to their size, counted from behind the four bytes that name the encoding
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from builtin_interfaces.msg import Time
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from posenet_ros.decode import Pose
 from posenet_ros.errors import ImageError
+from posenet_ros.keypoints import NUM_KEYPOINTS
+from posenet_ros.msg import PersonPose
 
 _LITTLE_ENDIAN_CDR = b'\x00\x01'
 _START = 4  # behind the encoding
+
+_KEYPOINT = np.dtype(
+    {
+        'names': ['id', 'x', 'y', 'score'],
+        'formats': ['u1', '<f4', '<f4', '<f4'],
+        'offsets': [0, 4, 8, 12],
+    }
+)
+_PERSON = np.dtype(
+    [('track_id', '<i4'), ('score', '<f4'), ('keypoints', _KEYPOINT, (NUM_KEYPOINTS,))]
+)
+_NOBODY_KNOWN = np.zeros((), _PERSON)
+_NOBODY_KNOWN['track_id'] = PersonPose.UNTRACKED
+_NOBODY_KNOWN['keypoints']['id'] = range(NUM_KEYPOINTS)
 
 
 @dataclass
@@ -51,6 +71,30 @@ def read_image(serialized: bytes) -> ImageView | Image:
         return deserialize_message(serialized, Image)
     except Exception as error:  # what a middleware raises shares no class
         raise ImageError(f'{len(serialized)} bytes are no sensor_msgs/Image: {error}') from error
+
+
+def pose_array_bytes(header: Header, width: int, height: int, poses: Sequence[Pose]) -> bytes:
+    """The PoseArray of one image, for a publisher.
+
+    Args:
+        header: of the image; used as it is.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+        poses: in pixels of the image.
+    """
+    people = np.full(len(poses), _NOBODY_KNOWN)
+    if poses:
+        people['score'] = [pose.score for pose in poses]
+        keypoints = people['keypoints']
+        places = np.array([pose.keypoints for pose in poses])
+        keypoints['x'], keypoints['y'] = places[..., 0], places[..., 1]
+        keypoints['score'] = [pose.keypoint_scores for pose in poses]
+    frame_id = header.frame_id.encode() + b'\0'
+    stamp = header.stamp
+    start = struct.pack('<iII', stamp.sec, stamp.nanosec, len(frame_id)) + frame_id
+    padding = bytes(-len(start) % 4)
+    sizes = struct.pack('<III', width, height, len(people))
+    return b''.join((_LITTLE_ENDIAN_CDR, b'\0\0', start, padding, sizes, people.tobytes()))
 
 
 def _view(buffer: memoryview) -> ImageView:
