@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import time
 from collections.abc import Callable
@@ -196,6 +197,9 @@ class PoseNetNode(LifecycleNode):
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._model_info = self.create_publisher(ModelInfo, '~/model_info', latched)
         self._model_info.publish(model_info(net))
+        # What is there now stays. Looking through all of it for garbage would stop every thread
+        # for 0.1 s, in the middle of a frame.
+        gc.freeze()
         self.get_logger().info(
             f'{config.architecture} {config.multiplier:g} at stride {config.output_stride}, input '
             f'{net.input_width} x {net.input_height}, {net.backend.precision} with '
@@ -213,6 +217,7 @@ class PoseNetNode(LifecycleNode):
     def _release(self) -> None:
         """Frees everything that configure made, in whatever state it was left."""
         self._pause()
+        gc.unfreeze()
         if self._model_worker is not None and self._model_worker.stop(STOP_SECONDS):
             self._model_worker = None
         if self._overlay_worker is not None:
