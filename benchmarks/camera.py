@@ -8,13 +8,16 @@ Usage: python -m benchmarks.camera '{"width": 640, "height": 480, "rate": 30, "f
     cameras         their names; none is the one camera without a name
     reports         print what is known so far, this many times on the way
     patience        seconds to wait for the first poses
+    pid             of the node, to tell what it uses
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,8 +50,10 @@ class Camera(Node):
         self.images = [
             self.create_publisher(Image, f'{prefix}image_raw', best_effort) for prefix in prefixes
         ]
-        for prefix in prefixes:
+        self.poses = [
             self.create_subscription(PoseArray, f'posenet_node/{prefix}poses', self._on_poses, 100)
+            for prefix in prefixes
+        ]
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
         self.received: dict[int, float] = {}  # stamp -> milliseconds until its poses came
         self.diagnostics: dict[str, dict[str, str]] = {}
@@ -91,17 +96,18 @@ class Camera(Node):
         """Sends all there is to send, and tells what came back."""
         request = self.request
         rate, count = request['rate'], len(self.images)
-        until = time.monotonic() + request.get('patience', PATIENCE_SECONDS)
-        while not self.received and time.monotonic() < until:
-            self.send(0)
-            self.spin_until(lambda: bool(self.received), 0.05)
-        first = time.time() if self.received else None
-        sent: list[int] = []
+        sent = self.send_until_answered()
+        if not self.received:
+            return {'first': None}
+        first = time.time()
         warm_up = request.get('warm_up', 15)
         total = warm_up + request['frames']
         every = total // request['reports'] if request.get('reports') else 0
         started = time.monotonic()
         for i in range(total):
+            if i == warm_up:
+                before, counted_from = len(sent), time.monotonic()
+                used = cpu_seconds(request.get('pid'))
             for index in range(count):
                 sent.append(self.send(index))
                 if rate:
@@ -109,34 +115,53 @@ class Camera(Node):
                     self.spin_until(lambda: False, due - time.monotonic())
             if not rate:
                 self.spin_until(lambda: sent[-1] in self.received, 1.0)
-            if i == warm_up:
-                counted_from = time.monotonic()
             if every and (i + 1) % every == 0:
                 print(json.dumps({'sent': i + 1}), flush=True)
                 sys.stdin.readline()
         seconds = time.monotonic() - counted_from
+        used = cpu_seconds(request.get('pid')) - used
+        in_time = sum(stamp in self.received for stamp in sent[before:])
         # The last poses, and diagnostics that count them.
         self.spin_until(lambda: sent[-1] in self.received, 1.0)
         last = time.monotonic()
         self.spin_until(lambda: self.reported > last + 1.0, 4.0)
-        counted = [
-            self.received[stamp] for stamp in sent[warm_up * count :] if stamp in self.received
-        ]
+        latencies = [self.received[stamp] for stamp in sent[before:] if stamp in self.received]
         return {
             'first': first,
             'sent': len(sent),
-            'sent_counted': len(sent) - warm_up * count,
             'answered': sum(stamp in self.received for stamp in sent),
-            'answered_counted': len(counted),
-            'all_answers': len(self.received),
-            'seconds': seconds,
-            'latency_ms': {
-                str(q): float(np.percentile(counted, q)) for q in (5, 50, 95, 99, 100) if counted
-            },
+            'sent_counted': len(sent) - before,
+            'answered_counted': len(latencies),
+            'frames_per_second': in_time / seconds,
+            'cpu_percent': 100 * used / seconds,
+            'latency_ms': {str(q): float(np.percentile(latencies, q)) for q in (5, 50, 95, 99, 100)}
+            if latencies
+            else {},
             'inference_ms': float(np.median(self.inference or [np.nan])),
             'overhead_ms': float(np.median(self.overhead or [np.nan])),
             'diagnostics': self.diagnostics,
         }
+
+    def send_until_answered(self) -> list[int]:
+        """The stamps of the first image with poses, and of those after it."""
+        until = time.monotonic() + self.request.get('patience', PATIENCE_SECONDS)
+        while time.monotonic() < until and not (
+            self.images[0].get_subscription_count() and self.poses[0].get_publisher_count()
+        ):
+            self.spin_until(lambda: False, 0.02)
+        sent = []
+        while not self.received and time.monotonic() < until:
+            sent.append(self.send(0))
+            self.spin_until(lambda: bool(self.received), 0.05)
+        return [stamp for stamp in sent if stamp >= min(self.received, default=0)]
+
+
+def cpu_seconds(pid: int | None) -> float:
+    """That a process has used so far."""
+    if pid is None:
+        return 0.0
+    fields = Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -17,28 +18,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.camera import cpu_seconds
 from benchmarks.figures import ROOT, Section
 from posenet_ros import ModelConfig
 from posenet_ros.checkpoint import fetch_checkpoint, posenet_home
+from posenet_ros.ros.fastdds import profile_environment
 
+LOG = ROOT / 'build/benchmark_node.log'
 PROFILES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-TICKS = os.sysconf('SC_CLK_TCK')
 
 
 def environment(profile: str | None = 'fastdds.xml') -> dict[str, str]:
     """Of a benchmark's process: a domain of its own, and one of our Fast DDS profiles or none."""
-    variables = {
-        **os.environ,
-        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-        'ROS_DOMAIN_ID': DOMAIN,
-    }
-    for name in PROFILES:
-        if name in variables:  # the one that this distribution reads, set by `make env`
-            if profile is None:
-                del variables[name]
-            else:
-                variables[name] = str(ROOT / 'config' / profile)
-    return variables
+    variables = {key: value for key, value in os.environ.items() if key not in PROFILES}
+    if profile is not None:
+        variables |= profile_environment(variables, ROOT, profile)
+    return {**variables, 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST', 'ROS_DOMAIN_ID': DOMAIN}
 
 
 DOMAIN = str(random.randint(1, 100))
@@ -57,21 +52,19 @@ class NodeProcess:
         for name, value in parameters.items():
             arguments += ['-p', f'{name}:={json.dumps(value)}']
         self.started = time.time()
+        self._log = LOG.open('w')
         self._process = subprocess.Popen(
             ['posenet_node', *arguments],
             env={**environment(profile), **(variables or {})},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
         )
+        self.pid = self._process.pid
 
     def memory(self) -> float:
         """Resident, in MB."""
-        text = Path(f'/proc/{self._process.pid}/status').read_text()
+        text = Path(f'/proc/{self.pid}/status').read_text()
         return int(re.findall(r'VmRSS:\s+(\d+)', text)[0]) * 1024 / 1e6
-
-    def cpu_seconds(self) -> float:
-        fields = Path(f'/proc/{self._process.pid}/stat').read_text().rsplit(')', 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
 
     def __enter__(self) -> NodeProcess:
         return self
@@ -79,6 +72,7 @@ class NodeProcess:
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.wait()
+        self._log.close()
 
 
 @contextlib.contextmanager
@@ -100,11 +94,21 @@ def camera(profile: str | None = 'fastdds.xml', **request: Any) -> Iterator[subp
 
 def seen_by_camera(**request: Any) -> dict[str, Any]:
     with camera(**request) as process:
-        assert process.stdout is not None
-        answer = process.stdout.readline()
-        if not answer:
-            raise RuntimeError("the benchmark's camera failed; its messages above say why")
-        return json.loads(answer)
+        return answer_of(process)
+
+
+def answer_of(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """What a camera prints.
+
+    Raises:
+        RuntimeError: it failed, or no poses ever came.
+    """
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    answer = json.loads(line) if line else {}
+    if 'sent' not in answer and answer.get('first') is None:
+        raise RuntimeError(f'no poses came; the node says:\n{LOG.read_text()}')
+    return answer
 
 
 def drops(result: dict[str, Any]) -> int:
@@ -118,65 +122,85 @@ def latency(quick: bool) -> Section:
     rounds = 1 if quick else 3
     for width, height, target in ((640, 480, 4.0), (1920, 1080, 15.0)):
         name = f'{width} x {height}'
-        request = {'width': width, 'height': height, 'rate': 30, 'frames': frames}
-        plain, looked_at = [], []
+        plain, watched = [], []
         with NodeProcess(num_threads=1) as node:
+            request = {'width': width, 'height': height, 'rate': 30, 'frames': frames}
+            request['pid'] = node.pid
             seen_by_camera(**{**request, 'frames': 30})
             for _ in range(rounds):
-                plain.append(measured(node, request))
-                viewer = subprocess.Popen(
-                    [sys.executable, '-m', 'benchmarks.viewer'], env=environment(), cwd=ROOT
-                )
-                try:
-                    time.sleep(2)
-                    looked_at.append(measured(node, request))
-                finally:
-                    viewer.kill()
-                    viewer.wait()
-        inference = statistics.median(run['inference'] for run in plain)
-        median = statistics.median(run['latency'] for run in plain)
-        watched = statistics.median(run['latency'] for run in looked_at)
-        lost = 1 - sum(run['answered'] for run in plain) / sum(run['sent'] for run in plain)
+                plain.append(seen_by_camera(**request))
+                with viewer() as seen:
+                    watched.append(seen_by_camera(**request))
+                least = min(seen.get(topic, 0) for topic in ('markers', 'image_annotated'))
+                if least < 0.9 * frames:
+                    raise RuntimeError(f'the viewer saw {least} of {frames} frames: {seen}')
+
+        def median(runs: list[dict[str, Any]], key: str) -> float:
+            return statistics.median(run[key] for run in runs)
+
+        inference, overhead = median(plain, 'inference_ms'), median(plain, 'overhead_ms')
+        p99 = statistics.median(run['latency_ms']['99'] for run in plain)
+        lost = 1 - sum(r['answered_counted'] for r in plain) / sum(r['sent_counted'] for r in plain)
+        cpu = median(plain, 'cpu_percent')
         section.add(
-            f'{name}: latency without inference',
-            statistics.median(run['overhead'] for run in plain), 'ms', target,
-            note=f'{median:.1f} ms, of which {inference:.1f} inference',
+            f'{name}: latency without inference', overhead, 'ms', target,
+            note=f'inference {inference:.1f} ms; latency, 99th percentile, {p99:.1f} ms',
         )  # fmt: skip
         section.add(f'{name}: frames without poses', 100 * lost, '%')
-        section.add(f'{name}: processor', statistics.median(r['cpu'] for r in plain), '%')
-        section.add(f'{name}: latency more while overlays are looked at', watched - median, 'ms')
+        section.add(f'{name}: processor', cpu, '%', note='of one core')
         section.add(
-            f'{name}: processor while overlays are looked at',
-            statistics.median(r['cpu'] for r in looked_at), '%', note='of one core',
+            f'{name}: latency more while overlays are looked at',
+            median(watched, 'overhead_ms') - overhead, 'ms', 1.0,
+        )  # fmt: skip
+        section.add(
+            f'{name}: processor more while overlays are looked at',
+            median(watched, 'cpu_percent') - cpu, '%', note='of one core',
         )  # fmt: skip
     for width, height in ((640, 480), (1920, 1080)):
-        with NodeProcess(profile=None):
-            result = seen_by_camera(
-                profile=None, width=width, height=height, rate=30, frames=120, patience=5
-            )
-        lost = 1 - result['answered_counted'] / result['sent_counted']
         section.add(
-            f"{width} x {height}: frames without poses, Fast DDS's default", 100 * lost, '%'
-        )
+            f'{width} x {height}: frames without poses, Fast DDS\'s default',
+            100 * lost_by_default(width, height), '%',
+        )  # fmt: skip
     with NodeProcess() as node:
         seen_by_camera(width=640, height=480, rate=30, frames=30)
-        used, seconds = node.cpu_seconds(), 10 if quick else 30
+        used, seconds = cpu_seconds(node.pid), 10 if quick else 30
         time.sleep(seconds)
-        section.add('idle, no image comes', 100 * (node.cpu_seconds() - used) / seconds, '%', 2.0)
+        section.add('idle, no image comes', 100 * (cpu_seconds(node.pid) - used) / seconds, '%', 2)
     return section
 
 
-def measured(node: NodeProcess, request: dict[str, Any]) -> dict[str, float]:
-    used = node.cpu_seconds()
-    result = seen_by_camera(**request)
-    return {
-        'latency': result['latency_ms']['50'],
-        'inference': result['inference_ms'],
-        'overhead': result['overhead_ms'],
-        'answered': result['answered_counted'],
-        'sent': result['sent_counted'],
-        'cpu': 100 * (node.cpu_seconds() - used) / result['seconds'],
-    }
+@contextlib.contextmanager
+def viewer() -> Iterator[dict[str, int]]:
+    """Somebody who looks at the overlays. What he saw is there afterwards."""
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'benchmarks.viewer'],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    seen: dict[str, int] = {}
+    try:
+        time.sleep(2)
+        yield seen
+    finally:
+        process.send_signal(signal.SIGINT)
+        seen.update(json.loads(process.communicate()[0] or '{}'))
+
+
+def lost_by_default(width: int, height: int) -> float:
+    """The share of frames that get no poses without our profiles; all, if none ever did."""
+    with (
+        NodeProcess(profile=None),
+        camera(
+            profile=None, width=width, height=height, rate=30, frames=120, patience=5
+        ) as process,
+    ):
+        assert process.stdout is not None
+        result = json.loads(process.stdout.readline())
+    if result['first'] is None:
+        return 1.0
+    return 1 - result['answered_counted'] / result['sent_counted']
 
 
 def overload(quick: bool) -> Section:
@@ -219,7 +243,7 @@ def cameras(quick: bool) -> Section:
                     frames=(300 if quick else 1000) // count,
                 )  # fmt: skip
                 resident[count].append(node.memory())
-            runs[count].append(result['answered_counted'] / result['seconds'])
+            runs[count].append(result['frames_per_second'])
     rates = [statistics.median(runs[count]) for count in counts]
     memory = [statistics.median(resident[count]) for count in counts]
     for count, rate, megabytes in zip(counts, rates, memory, strict=True):
@@ -264,11 +288,7 @@ def _first_poses(variables: dict[str, str]) -> float:
     with camera(width=640, height=480, rate=30, frames=1, warm_up=0) as process:
         time.sleep(2.5)
         with NodeProcess(variables) as node:
-            assert process.stdout is not None
-            first = json.loads(process.stdout.readline())['first']
-            if first is None:
-                raise RuntimeError("no poses came within the camera's patience")
-            return first - node.started
+            return answer_of(process)['first'] - node.started
 
 
 def memory(quick: bool) -> Section:
@@ -279,16 +299,18 @@ def memory(quick: bool) -> Section:
         NodeProcess() as node,
         camera(width=640, height=480, rate=0, frames=frames, reports=parts) as process,
     ):
-        assert process.stdout is not None and process.stdin is not None
+        assert process.stdin is not None
         resident = []
-        while 'sent' in (told := json.loads(process.stdout.readline())) and 'first' not in told:
+        while 'first' not in (told := answer_of(process)):
             resident.append(node.memory())
             process.stdin.write('\n')
             process.stdin.flush()
+    if told['answered_counted'] < 0.99 * frames:
+        raise RuntimeError(f'only {told["answered_counted"]} of {frames} frames got poses')
     section.add('resident at the end', resident[-1], 'MB', 350.0)
     section.add('most of all', max(resident), 'MB', 350.0)
     # From the second part on: by then everything was touched once.
     section.add('growth from the first tenth to the end', resident[-1] - resident[1], 'MB', 5.0)
-    section.add('frames a second', told['answered_counted'] / told['seconds'], 'fps')
+    section.add('frames a second', told['frames_per_second'], 'fps')
     section.series = {'resident_mb': resident}
     return section

@@ -27,6 +27,11 @@ def rendered(report: dict[str, Any]) -> str:
         '',
         '![Cost by resolution, people and cameras](doc/performance.png)',
     ]
+    if about := report.get('reference'):
+        lines[0] += (
+            f' The reference: posenet {about["posenet"]}, tfjs {about["tfjs"]} on '
+            f'{about["backend"]} with SIMD, one thread, Node.js {about["node"]}.'
+        )
     for section in report['sections'].values():
         lines += ['', f'**{section["title"]}**', '']
         if remark := section.get('remark'):

@@ -35,6 +35,8 @@ class Reference:
             text=True,
         )
         self.about: dict[str, Any] = self._answer()
+        if not self.about['simd'] or self.about['threads']:
+            raise ReferenceError(f'it should run with SIMD on one thread; it is {self.about}')
 
     def load(self, graph_path: Path, resolution: int, multiplier: float, stride: int) -> int:
         config = {

@@ -1,6 +1,9 @@
-"""Somebody who looks at the markers and the annotated image: subscribes, and does nothing."""
+"""Somebody who looks at the markers and the annotated image, and tells at the end how many came."""
 
 from __future__ import annotations
+
+import json
+from collections import Counter
 
 import rclpy
 from sensor_msgs.msg import Image
@@ -10,9 +13,15 @@ from visualization_msgs.msg import MarkerArray
 def main() -> None:
     rclpy.init()
     node = rclpy.create_node('benchmark_viewer')
-    node.create_subscription(MarkerArray, 'posenet_node/markers', lambda message: None, 1)
-    node.create_subscription(Image, 'posenet_node/image_annotated', lambda message: None, 1)
-    rclpy.spin(node)
+    seen: Counter[str] = Counter()
+    for kind, topic in ((MarkerArray, 'markers'), (Image, 'image_annotated')):
+        node.create_subscription(
+            kind, f'posenet_node/{topic}', lambda _, topic=topic: seen.update([topic]), 10
+        )
+    try:
+        rclpy.spin(node)
+    except KeyboardInterrupt:
+        print(json.dumps(seen), flush=True)
 
 
 if __name__ == '__main__':

@@ -85,9 +85,9 @@ class BuildCache:
         with contextlib.ExitStack() as stack:
             try:
                 lock = stack.enter_context(path.with_suffix('.lock').open('w'))
+                fcntl.flock(lock, fcntl.LOCK_EX)
             except OSError as error:
                 raise CacheError(f'cannot use the cache {self.folder}: {error}') from error
-            fcntl.flock(lock, fcntl.LOCK_EX)
             data, reason = self._read(path, key)
             if rebuild:
                 data, reason = None, 'the one in the cache is not wanted'

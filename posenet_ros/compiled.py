@@ -11,7 +11,7 @@ import numba
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Numba's njit, without the interpreter's lock, and kept on disk for the next start.
 
-    Where nothing can be written, neither beside the sources nor in the user's cache nor in
+    Where there is no folder for that, neither beside the sources nor in the user's cache nor in
     NUMBA_CACHE_DIR, each start compiles anew.
     """
     try:

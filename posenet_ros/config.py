@@ -270,9 +270,9 @@ class RuntimeConfig:
     num_threads: int = field(
         default=0,
         metadata={
-            'help': 'CPU threads of one inference with onnxruntime; 0 is one per core, which on two '
-            'cores was never slower than one, beside a busy process too, and at 513 took 26 ms '
-            'instead of 47.',
+            'help': 'CPU threads of one inference with onnxruntime; 0 is one per core, which on '
+            'two cores was never slower than one, beside a busy process too, and at 513 took 26 '
+            'ms instead of 47.',
             'range': (0, 256),
         },
     )

@@ -127,6 +127,7 @@ def network(
         import onnxruntime
 
         images = CalibrationSet.of(calibration)
+        key['architecture'] = config.architecture  # which tells how the images are normalised
         key['layout'] = layout
         key['calibration'] = images.sha256
         key['quantizer'] = QUANTIZER_VERSION

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -170,6 +171,40 @@ print(*(name in sys.modules for name in ('onnx', 'cv2', 'requests', 'pooch')))
         ['True', 'False', 'False', 'False'],
         ['False', 'False', 'False', 'False'],
     ]
+
+
+def test_nothing_is_compiled_once_a_model_is_loaded(default_model_config, astronaut):
+    """Nor loaded from numba's cache, whatever the image and options: a live frame would wait."""
+    program = f"""
+import sys
+import numpy as np
+from numba.core.registry import CPUDispatcher
+from posenet_ros import DecoderConfig, ModelConfig, PoseNet, decode, preprocess
+
+def forms():
+    compiled = [f for m in (decode, preprocess) for f in vars(m).values()
+                if isinstance(f, CPUDispatcher)]
+    assert len(compiled) > 10
+    return sum(len(f.overloads) for f in compiled)
+
+photo = np.load(sys.argv[1])
+net = PoseNet.load(ModelConfig(model_url={default_model_config.model_url!r}), 'onnxruntime')
+alpha = np.dstack([photo, photo[..., :1]])
+mono = np.broadcast_to(photo[..., :1], photo.shape)
+received = np.frombuffer(photo.tobytes(), np.uint8).reshape(photo.shape)
+views = [photo, photo[..., ::-1], alpha[..., :3], alpha[..., 2::-1], mono, received, photo[::2]]
+before = forms()
+for view in [*views, photo[:, ::-1], np.zeros((3, 2, 3), np.uint8)]:
+    for flip in (False, True):
+        for method in ('single-person', 'multi-person'):
+            net.estimate([view], DecoderConfig(flip, 3, 0.3, 20.0, method))
+print(before > 0, forms() - before)
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(f'{folder}/photo.npy', astronaut)
+        command = [sys.executable, '-c', program, f'{folder}/photo.npy']
+        run = subprocess.run(command, capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == ('True 0\n', '')
 
 
 def test_without_a_cache_the_network_is_made_anew(tmp_path, monkeypatch, caplog):

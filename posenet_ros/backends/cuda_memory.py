@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -16,6 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from posenet_ros.errors import BackendError, NoDeviceError
+
+MODULES = {'pycuda': 'pycuda', 'cuda-python': 'cuda'}  # what each library is imported as
 
 
 class Cuda(Protocol):
@@ -77,7 +80,14 @@ def open_cuda(library: str | None = None) -> Cuda:
     try:  # the libraries would say so too, after 70 ms and 10 MB
         ctypes.CDLL('libcuda.so.1')
     except OSError as error:
-        raise NoDeviceError(f'the NVIDIA driver is missing: {error}') from error
+        wanted = {library} if library else {'pycuda', 'cuda-python'}
+        found = {name for name, module in MODULES.items() if importlib.util.find_spec(module)}
+        packages = (
+            ''
+            if wanted & found
+            else f'; {" or ".join(sorted(wanted))} is missing too (pip install)'
+        )
+        raise NoDeviceError(f'the NVIDIA driver is missing: {error}{packages}') from error
     openers: dict[str, Callable[[], Cuda]] = {'pycuda': PyCuda, 'cuda-python': CudaPython}
     if library:
         return openers[library]()

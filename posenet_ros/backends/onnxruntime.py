@@ -19,9 +19,8 @@ class OnnxRuntimeBackend:
         model: serialised ONNX model, as onnx_export makes it, for one input size.
         precision: that it computes in, for people.
         num_threads: threads of one run; 0 lets ONNX Runtime take one per core.
-        allow_spinning: threads spin while they wait for work. Several threads are only faster
-            than one that way, but spinning takes the cores from other processes between frames
-            too.
+        allow_spinning: threads spin while they wait for work. That is faster where nothing else
+            runs, and takes the cores from whatever else does, between frames too.
     """
 
     name = 'onnxruntime'
@@ -54,8 +53,6 @@ class OnnxRuntimeBackend:
         self._images = np.zeros((1, *image_shape), np.float32)
 
     def input_buffer(self, count: int) -> np.ndarray:
-        if count > len(self._images):
-            self._images = np.zeros((count, *self._images.shape[1:]), np.float32)
         return self._images[:count]
 
     def run(self, images: np.ndarray) -> Heads:

@@ -39,10 +39,11 @@ class Mailbox(Generic[Item]):
             keys = list(self._waiting)[:most]
             return {key: self._waiting.pop(key) for key in keys}
 
-    def clear(self) -> None:
-        """Throws away what waits."""
+    def clear(self) -> list[str]:
+        """Throws away what waits. Returns its keys."""
         with self._changed:
-            self._waiting = {}
+            waiting, self._waiting = self._waiting, {}
+            return list(waiting)
 
     def close(self) -> None:
         """Ends the reader's waiting for good."""

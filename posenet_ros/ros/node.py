@@ -199,6 +199,7 @@ class PoseNetNode(LifecycleNode):
         self._model_info.publish(model_info(net))
         # What is there now stays. Looking through all of it for garbage would stop every thread
         # for 0.1 s, in the middle of a frame.
+        gc.collect()
         gc.freeze()
         self.get_logger().info(
             f'{config.architecture} {config.multiplier:g} at stride {config.output_stride}, input '
@@ -211,13 +212,18 @@ class PoseNetNode(LifecycleNode):
         self._active = False
         for camera in self._cameras.values():
             camera.unsubscribe()
-        self._frames.clear()
+        self._discard_waiting('deactivated')
         self._overlays.clear()
+
+    def _discard_waiting(self, reason: str) -> None:
+        for name in self._frames.clear():
+            self._cameras[name].statistics.image_dropped(reason)
 
     def _release(self) -> None:
         """Frees everything that configure made, in whatever state it was left."""
         self._pause()
-        gc.unfreeze()
+        if self._net is not None:
+            gc.unfreeze()
         if self._model_worker is not None and self._model_worker.stop(STOP_SECONDS):
             self._model_worker = None
         if self._overlay_worker is not None:
@@ -264,6 +270,10 @@ class PoseNetNode(LifecycleNode):
             for camera in cameras:
                 self._drop(camera, 'inference failed', error)
             return
+        except Exception:  # told by the worker
+            for camera in cameras:
+                camera.statistics.image_dropped('unexpected error')
+            raise
         self._failure = ''
         times = net.stage_times
         for camera, header, image, poses in zip(cameras, headers, images, results, strict=True):
@@ -327,7 +337,7 @@ class PoseNetNode(LifecycleNode):
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response):
         if request.data != self._enabled:
             self._enabled = request.data
-            self._frames.clear()
+            self._discard_waiting('paused')
             self._apply_enabled()
         response.success = True
         response.message = 'enabled' if self._enabled else 'paused; the model stays loaded'

@@ -38,9 +38,6 @@ _KEYPOINT = np.dtype(
 _PERSON = np.dtype(
     [('track_id', '<i4'), ('score', '<f4'), ('keypoints', _KEYPOINT, (NUM_KEYPOINTS,))]
 )
-_NOBODY_KNOWN = np.zeros((), _PERSON)
-_NOBODY_KNOWN['track_id'] = PersonPose.UNTRACKED
-_NOBODY_KNOWN['keypoints']['id'] = range(NUM_KEYPOINTS)
 
 
 @dataclass
@@ -65,7 +62,7 @@ def read_image(serialized: bytes) -> ImageView | Image:
     if serialized[:2] == _LITTLE_ENDIAN_CDR:
         try:
             return _view(memoryview(serialized))
-        except (struct.error, UnicodeDecodeError, IndexError):
+        except (struct.error, IndexError):
             raise ImageError(f'{len(serialized)} bytes are no sensor_msgs/Image') from None
     try:
         return deserialize_message(serialized, Image)
@@ -82,10 +79,12 @@ def pose_array_bytes(header: Header, width: int, height: int, poses: Sequence[Po
         height: of the image, in pixels.
         poses: in pixels of the image.
     """
-    people = np.full(len(poses), _NOBODY_KNOWN)
+    people = np.zeros(len(poses), _PERSON)
     if poses:
+        people['track_id'] = PersonPose.UNTRACKED
         people['score'] = [pose.score for pose in poses]
         keypoints = people['keypoints']
+        keypoints['id'] = range(NUM_KEYPOINTS)
         places = np.array([pose.keypoints for pose in poses])
         keypoints['x'], keypoints['y'] = places[..., 0], places[..., 1]
         keypoints['score'] = [pose.keypoint_scores for pose in poses]
@@ -119,7 +118,7 @@ def _string(buffer: memoryview, at: int) -> tuple[str, int]:
     end = at + 4 + length
     if end > len(buffer):
         raise IndexError
-    return str(buffer[at + 4 : max(end - 1, at + 4)], 'utf-8'), end
+    return str(buffer[at + 4 : max(end - 1, at + 4)], 'utf-8', 'replace'), end
 
 
 def _aligned(at: int) -> int:
