@@ -27,8 +27,7 @@ from posenet_ros.image_conversion import (
 from posenet_ros.msg import PoseArray
 from posenet_ros.ros.diagnostics import CameraStatistics
 from posenet_ros.ros.markers import PixelPlane, calibrated, pose_markers
-from posenet_ros.ros.messages import image_message
-from posenet_ros.ros.serialized import pose_array_bytes, read_image
+from posenet_ros.ros.serialized import image_bytes, pose_array_bytes, read_image
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -151,7 +150,7 @@ class Camera:
             canvas = draw_poses(
                 np.array(image, order='C'), poses, min_keypoint_score, min_pose_score
             )
-            self._annotated.publish(image_message(header, canvas, 'rgb8'))
+            self._annotated.publish(image_bytes(header, canvas, 'rgb8'))
 
     def destroy(self) -> None:
         """Gives up all topics."""
@@ -161,7 +160,7 @@ class Camera:
 
     # Helpers.
 
-    # rclpy's own event callbacks are not wanted: with each, every image costs the executor more.
+    # Only the event callbacks that we use, not rclpy's own as well; see no_events.
 
     def _publisher(self, kind: type, name: str, qos: QoSProfile):
         qos = _copy(qos)  # rclpy writes the overrides into it
@@ -223,6 +222,11 @@ class Camera:
         # The event comes before the names of the publisher's node are known.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         timer = node.create_timer(QOS_WARNING_DELAY_SECONDS, warn, clock=steady)
+
+
+def no_events() -> PublisherEventCallbacks:
+    """For a publisher without event callbacks: with each, every image costs the executor more."""
+    return PublisherEventCallbacks(use_default_callbacks=False)
 
 
 @functools.cache

@@ -24,7 +24,7 @@ from posenet_ros.decode import Pose
 from posenet_ros.errors import BackendError, ConfigError, ImageError, PoseNetError
 from posenet_ros.estimator import PoseNet
 from posenet_ros.msg import ModelInfo
-from posenet_ros.ros.camera import Camera, Received
+from posenet_ros.ros.camera import Camera, Received, no_events
 from posenet_ros.ros.declaration import declare_parameters
 from posenet_ros.ros.diagnostics import camera_status, status
 from posenet_ros.ros.log import forward_log, stop_forwarding
@@ -94,7 +94,9 @@ class PoseNetNode(LifecycleNode):
         self._decoder = decoder_config(self._values)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._enable_service = self.create_service(SetBool, '~/enable', self._on_enable)
-        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, '/diagnostics', 10, event_callbacks=no_events()
+        )
         # Once a second of real time, also while simulated time stands still.
         self._diagnostics_timer = self.create_timer(
             1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME)
@@ -195,7 +197,9 @@ class PoseNetNode(LifecycleNode):
         compressed = values['image_transport'] == 'compressed'
         self._cameras = {name: Camera(self, name, compressed) for name in names}
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._model_info = self.create_publisher(ModelInfo, '~/model_info', latched)
+        self._model_info = self.create_publisher(
+            ModelInfo, '~/model_info', latched, event_callbacks=no_events()
+        )
         self._model_info.publish(model_info(net))
         # What is there now stays. Looking through all of it for garbage would stop every thread
         # for 0.1 s, in the middle of a frame.

@@ -88,12 +88,35 @@ def pose_array_bytes(header: Header, width: int, height: int, poses: Sequence[Po
         places = np.array([pose.keypoints for pose in poses])
         keypoints['x'], keypoints['y'] = places[..., 0], places[..., 1]
         keypoints['score'] = [pose.keypoint_scores for pose in poses]
-    frame_id = header.frame_id.encode() + b'\0'
-    stamp = header.stamp
-    start = struct.pack('<iII', stamp.sec, stamp.nanosec, len(frame_id)) + frame_id
-    padding = bytes(-len(start) % 4)
     sizes = struct.pack('<III', width, height, len(people))
-    return b''.join((_LITTLE_ENDIAN_CDR, b'\0\0', start, padding, sizes, people.tobytes()))
+    return _header_bytes(header) + sizes + people.tobytes()
+
+
+def image_bytes(header: Header, pixels: np.ndarray, encoding: str) -> bytes:
+    """An Image of 8-bit pixels, (H, W, channels) and C-contiguous, already in `encoding`."""
+    height, width, channels = pixels.shape
+    name = _string_bytes(encoding) + b'\0'  # and is_bigendian
+    return b''.join(
+        (
+            _header_bytes(header),
+            struct.pack('<II', height, width),
+            name + bytes(-len(name) % 4),
+            struct.pack('<II', width * channels, pixels.size),
+            pixels.data,
+        )
+    )
+
+
+def _header_bytes(header: Header) -> bytes:
+    """The encoding and the header, up to a number behind it."""
+    stamp = struct.pack('<iI', header.stamp.sec, header.stamp.nanosec)
+    frame_id = _string_bytes(header.frame_id)
+    return _LITTLE_ENDIAN_CDR + b'\0\0' + stamp + frame_id + bytes(-len(frame_id) % 4)
+
+
+def _string_bytes(text: str) -> bytes:
+    encoded = text.encode() + b'\0'
+    return struct.pack('<I', len(encoded)) + encoded
 
 
 def _view(buffer: memoryview) -> ImageView:

@@ -9,7 +9,12 @@ from std_msgs.msg import Header
 
 from posenet_ros import ImageError, Pose
 from posenet_ros.ros.messages import image_message
-from posenet_ros.ros.serialized import ImageView, pose_array_bytes, read_image
+from posenet_ros.ros.serialized import (
+    ImageView,
+    image_bytes,
+    pose_array_bytes,
+    read_image,
+)
 
 FIELDS = ('header', 'height', 'width', 'encoding', 'is_bigendian', 'step')
 
@@ -101,6 +106,20 @@ def test_poses_are_the_message(frame_id, people):
     serialized = pose_array_bytes(header, 640, 2**32 - 1, poses)
     # Equal but for the bytes between the numbers, which the middleware leaves as they were.
     assert len(serialized) == len(serialize_message(message))
-    assert deserialize_message(serialized, PoseArray) == deserialize_message(
-        serialize_message(message), PoseArray
-    )
+    received = deserialize_message(serialized, PoseArray)
+    assert received == deserialize_message(serialize_message(message), PoseArray)
+    assert serialized == pose_array_bytes(header, 640, 2**32 - 1, poses)
+    people_bytes = np.frombuffer(serialized[len(serialized) - 280 * people :], 'u1').reshape(
+        -1, 280
+    )[:people]
+    assert not people_bytes[:, 8:].reshape(-1, 17, 16)[..., 1:4].any()
+
+
+@pytest.mark.parametrize('frame_id', ['', 'a', 'ab', 'abc', 'kamera/größe'])
+@pytest.mark.parametrize('encoding', ['rgb8', 'bgra8', 'mono8', 'mono16x'])
+def test_image_is_the_message(frame_id, encoding):
+    message = image(frame_id, encoding)
+    pixels = np.frombuffer(message.data, np.uint8).reshape(4, 5, 3)
+    serialized = image_bytes(message.header, pixels, encoding)
+    assert len(serialized) == len(serialize_message(message))
+    assert deserialize_message(serialized, Image) == message
