@@ -234,7 +234,7 @@ def cameras(quick: bool) -> Section:
     counts = (1, 2, 4, 8)
     runs: dict[int, list[float]] = {count: [] for count in counts}
     resident: dict[int, list[float]] = {count: [] for count in counts}
-    for _ in range(1 if quick else 5):
+    for _ in range(1 if quick else 3):
         for count in counts:
             names = [f'camera{i}' for i in range(count)]
             with NodeProcess(cameras=names) as node:
