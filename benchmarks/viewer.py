@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 
 import rclpy
+from rclpy.executors import ExternalShutdownException
 from sensor_msgs.msg import Image
 from visualization_msgs.msg import MarkerArray
 
@@ -18,10 +20,9 @@ def main() -> None:
         node.create_subscription(
             kind, f'posenet_node/{topic}', lambda _, topic=topic: seen.update([topic]), 10
         )
-    try:
+    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(node)
-    except KeyboardInterrupt:
-        print(json.dumps(seen), flush=True)
+    print(json.dumps(seen), flush=True)
 
 
 if __name__ == '__main__':
