@@ -30,7 +30,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from benchmarks.inputs import photo
-from posenet_ros.ros.serialized import image_bytes
+from posenet_ros.ros.messages import image_message
 
 PATIENCE_SECONDS = 90.0  # for the first poses, and no longer than a second for any later ones
 
@@ -41,9 +41,9 @@ class Camera(Node):
     def __init__(self, request: dict[str, Any]) -> None:
         super().__init__('benchmark_camera')
         self.request = request
-        # As bytes: a driver in C++ has no Python objects to make of its pixels.
-        self.pixels = np.ascontiguousarray(photo(request['width'], request['height']))
-        self.header = Header(frame_id='camera')
+        self.message: Image = image_message(
+            Header(frame_id='camera'), photo(request['width'], request['height']), 'rgb8'
+        )
         names = request.get('cameras') or ['']
         prefixes = [f'{name}/' if name else '' for name in names]
         best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -66,8 +66,8 @@ class Camera(Node):
 
     def send(self, index: int) -> int:
         now = self.get_clock().now()
-        self.header.stamp = now.to_msg()
-        self.images[index].publish(image_bytes(self.header, self.pixels, 'rgb8'))
+        self.message.header.stamp = now.to_msg()
+        self.images[index].publish(self.message)
         return now.nanoseconds
 
     def spin_until(self, done, seconds: float) -> bool:

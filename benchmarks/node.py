@@ -119,7 +119,7 @@ def latency(quick: bool) -> Section:
     section = Section('4. The node: camera process to poses received in that process, 30 Hz')
     section.remark = 'one thread'
     frames = 150 if quick else 450
-    rounds = 1 if quick else 3
+    rounds = 1 if quick else 2
     for width, height, target in ((640, 480, 4.0), (1920, 1080, 15.0)):
         name = f'{width} x {height}'
         plain, watched = [], []

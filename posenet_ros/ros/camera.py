@@ -27,7 +27,8 @@ from posenet_ros.image_conversion import (
 from posenet_ros.msg import PoseArray
 from posenet_ros.ros.diagnostics import CameraStatistics
 from posenet_ros.ros.markers import PixelPlane, calibrated, pose_markers
-from posenet_ros.ros.serialized import image_bytes, pose_array_bytes, read_image
+from posenet_ros.ros.messages import image_message
+from posenet_ros.ros.serialized import pose_array_bytes, read_image
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -150,7 +151,7 @@ class Camera:
             canvas = draw_poses(
                 np.array(image, order='C'), poses, min_keypoint_score, min_pose_score
             )
-            self._annotated.publish(image_bytes(header, canvas, 'rgb8'))
+            self._annotated.publish(image_message(header, canvas, 'rgb8'))
 
     def destroy(self) -> None:
         """Gives up all topics."""

@@ -92,21 +92,6 @@ def pose_array_bytes(header: Header, width: int, height: int, poses: Sequence[Po
     return _header_bytes(header) + sizes + people.tobytes()
 
 
-def image_bytes(header: Header, pixels: np.ndarray, encoding: str) -> bytes:
-    """An Image of 8-bit pixels, (H, W, channels) and C-contiguous, already in `encoding`."""
-    height, width, channels = pixels.shape
-    name = _string_bytes(encoding) + b'\0'  # and is_bigendian
-    return b''.join(
-        (
-            _header_bytes(header),
-            struct.pack('<II', height, width),
-            name + bytes(-len(name) % 4),
-            struct.pack('<II', width * channels, pixels.size),
-            pixels.data,
-        )
-    )
-
-
 def _header_bytes(header: Header) -> bytes:
     """The encoding and the header, up to a number behind it."""
     stamp = struct.pack('<iI', header.stamp.sec, header.stamp.nanosec)

@@ -11,7 +11,6 @@ from posenet_ros import ImageError, Pose
 from posenet_ros.ros.messages import image_message
 from posenet_ros.ros.serialized import (
     ImageView,
-    image_bytes,
     pose_array_bytes,
     read_image,
 )
@@ -113,13 +112,3 @@ def test_poses_are_the_message(frame_id, people):
         -1, 280
     )[:people]
     assert not people_bytes[:, 8:].reshape(-1, 17, 16)[..., 1:4].any()
-
-
-@pytest.mark.parametrize('frame_id', ['', 'a', 'ab', 'abc', 'kamera/größe'])
-@pytest.mark.parametrize('encoding', ['rgb8', 'bgra8', 'mono8', 'mono16x'])
-def test_image_is_the_message(frame_id, encoding):
-    message = image(frame_id, encoding)
-    pixels = np.frombuffer(message.data, np.uint8).reshape(4, 5, 3)
-    serialized = image_bytes(message.header, pixels, encoding)
-    assert len(serialized) == len(serialize_message(message))
-    assert deserialize_message(serialized, Image) == message
