@@ -256,7 +256,7 @@ def cameras(quick: bool) -> Section:
 
 def start(quick: bool) -> Section:
     section = Section('7. Start: posenet_node to the first poses received by a camera process')
-    warm = [_first_poses({}) for _ in range(3 if quick else 12)]
+    warm = [_first_poses({}) for _ in range(3 if quick else 8)]
     section.add('warm', statistics.median(warm), 's', 2.5, note=f'worst {max(warm):.1f} s')
     cold = []
     for _ in range(1 if quick else 3):
