@@ -25,6 +25,7 @@ from posenet_ros.checkpoint import fetch_checkpoint, posenet_home
 from posenet_ros.ros.fastdds import profile_environment
 
 LOG = ROOT / 'build/benchmark_node.log'
+DOMAIN = str(random.randint(1, 100))
 PROFILES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 
 
@@ -34,9 +35,6 @@ def environment(profile: str | None = 'fastdds.xml') -> dict[str, str]:
     if profile is not None:
         variables |= profile_environment(variables, ROOT, profile)
     return {**variables, 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST', 'ROS_DOMAIN_ID': DOMAIN}
-
-
-DOMAIN = str(random.randint(1, 100))
 
 
 class NodeProcess:
@@ -52,6 +50,7 @@ class NodeProcess:
         for name, value in parameters.items():
             arguments += ['-p', f'{name}:={json.dumps(value)}']
         self.started = time.time()
+        LOG.parent.mkdir(exist_ok=True)
         self._log = LOG.open('w')
         self._process = subprocess.Popen(
             ['posenet_node', *arguments],

@@ -18,7 +18,7 @@ SOURCES = Path(__file__).parent / 'reference'
 INSTALLED = ROOT / 'build/reference'
 
 
-class ReferenceError(Exception):
+class ReferenceUnavailableError(Exception):
     """The reference cannot be run here; says why."""
 
 
@@ -36,7 +36,9 @@ class Reference:
         )
         self.about: dict[str, Any] = self._answer()
         if not self.about['simd'] or self.about['threads']:
-            raise ReferenceError(f'it should run with SIMD on one thread; it is {self.about}')
+            raise ReferenceUnavailableError(
+                f'it should run with SIMD on one thread; it is {self.about}'
+            )
 
     def load(self, graph_path: Path, resolution: int, multiplier: float, stride: int) -> int:
         config = {
@@ -92,13 +94,13 @@ class Reference:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise ReferenceError(f'node ended with status {self._process.wait()}')
+            raise ReferenceUnavailableError(f'node ended with status {self._process.wait()}')
         return json.loads(line)
 
 
 def _install() -> None:
     if shutil.which('node') is None or shutil.which('npm') is None:
-        raise ReferenceError('Node.js and npm are not installed')
+        raise ReferenceUnavailableError('Node.js and npm are not installed')
     INSTALLED.mkdir(parents=True, exist_ok=True)
     for name in ('package.json', 'reference.js'):
         shutil.copy(SOURCES / name, INSTALLED)
@@ -106,4 +108,4 @@ def _install() -> None:
         return
     command = ['npm', 'install', '--no-audit', '--no-fund', '--no-package-lock', '--silent']
     if subprocess.run(command, cwd=INSTALLED, check=False).returncode != 0:
-        raise ReferenceError('npm could not install it; its messages above say why')
+        raise ReferenceUnavailableError('npm could not install it; its messages above say why')

@@ -333,6 +333,10 @@ class RuntimeConfig:
             elif isinstance(option.default, bool) and not isinstance(value, bool):
                 raise ConfigError(f'Invalid {option.name} {value!r}. Should be a bool')
 
+    def largest_batch(self, wanted: int) -> int:
+        """How many of the wanted images one run can have: a DLA takes one."""
+        return wanted if self.dla_core < 0 else 1
+
 
 def valid_input_size(size: float, output_stride: int) -> int:
     """The input size in pixels that the network takes for a wished size.

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-# OpenCV takes 40 MB: it is imported by the images that need it.
 from posenet_ros.errors import ImageError
 
 # Channels and bits of each encoding that is pixels in a row.
@@ -205,7 +204,7 @@ def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
 
 
 def _coloured(pixels: np.ndarray, conversion: str) -> np.ndarray:
-    import cv2
+    import cv2  # 40 MB, for the images that need it
 
     return cv2.cvtColor(np.ascontiguousarray(pixels), getattr(cv2, conversion))
 

@@ -168,7 +168,6 @@ def _pad_resize_normalise(memory, height, width, strides, pad_y, pad_x, resnet, 
         inner_end < input_width
         and left[inner_end] + 1 < width
         and left[inner_end] * strides[1] <= last_offset
-        and right[inner_end] >= left[inner_end]
         and (right[inner_end] > left[inner_end] or fraction_x[inner_end] == 0)
     ):
         inner_end += 1

@@ -89,7 +89,7 @@ def selftest(
     height, width = config.valid_resolution
     images = np.stack(list(generated_images(max(BATCHES), height, width)))
     with PoseNet.load(config, 'onnxruntime', 'fp32') as reference:
-        max_batch = max(BATCHES) if runtime.dla_core < 0 else 1  # all that a DLA takes
+        max_batch = runtime.largest_batch(max(BATCHES))
         for precision in PRECISIONS:
             tell(f'{backend} {precision}')
             options = {

@@ -119,9 +119,6 @@ class PyCuda:
                 'the Python package pycuda is missing (pip install pycuda)'
             ) from error
         except ImportError as error:
-            # Without a driver pycuda cannot be loaded; nor can one built for another CUDA.
-            if 'libcuda' in str(error):
-                raise NoDeviceError(f'the NVIDIA driver is missing: {error}') from error
             raise NoDeviceError(
                 f'pycuda was built for another CUDA than this driver is of ({error}); install it '
                 'again: pip install --force-reinstall --no-binary pycuda pycuda'

@@ -180,7 +180,7 @@ class PoseNetNode(LifecycleNode):
                 f'Invalid cameras {names}. Should be one name or more, all different, of letters, '
                 'digits and _ that begin with a letter'
             )
-        max_batch = len(names) if runtime.dla_core < 0 else 1  # all that a DLA takes
+        max_batch = runtime.largest_batch(len(names))
         started = time.monotonic()
         self._frames, self._overlays = Mailbox(), Mailbox()
         self._model_worker = ModelWorker(

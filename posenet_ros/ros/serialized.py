@@ -95,13 +95,9 @@ def pose_array_bytes(header: Header, width: int, height: int, poses: Sequence[Po
 def _header_bytes(header: Header) -> bytes:
     """The encoding and the header, up to a number behind it."""
     stamp = struct.pack('<iI', header.stamp.sec, header.stamp.nanosec)
-    frame_id = _string_bytes(header.frame_id)
-    return _LITTLE_ENDIAN_CDR + b'\0\0' + stamp + frame_id + bytes(-len(frame_id) % 4)
-
-
-def _string_bytes(text: str) -> bytes:
-    encoded = text.encode() + b'\0'
-    return struct.pack('<I', len(encoded)) + encoded
+    frame_id = header.frame_id.encode() + b'\0'
+    length = struct.pack('<I', len(frame_id))
+    return _LITTLE_ENDIAN_CDR + b'\0\0' + stamp + length + frame_id + bytes(-len(frame_id) % 4)
 
 
 def _view(buffer: memoryview) -> ImageView:
