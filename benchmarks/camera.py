@@ -96,10 +96,13 @@ class Camera(Node):
         """Sends all there is to send, and tells what came back."""
         request = self.request
         rate, count = request['rate'], len(self.images)
-        sent = self.send_until_answered()
-        if not self.received:
+        if not self.send_until_answered():
             return {'first': None}
         first = time.time()
+        # What the node dropped until now is none of what is counted from now on.
+        self.await_diagnostics()
+        dropped_before = self.dropped()
+        sent: list[int] = []
         warm_up = request.get('warm_up', 15)
         total = warm_up + request['frames']
         every = total // request['reports'] if request.get('reports') else 0
@@ -121,10 +124,8 @@ class Camera(Node):
         seconds = time.monotonic() - counted_from
         used = cpu_seconds(request.get('pid')) - used
         in_time = sum(stamp in self.received for stamp in sent[before:])
-        # The last poses, and diagnostics that count them.
         self.spin_until(lambda: sent[-1] in self.received, 1.0)
-        last = time.monotonic()
-        self.spin_until(lambda: self.reported > last + 1.0, 4.0)
+        self.await_diagnostics()
         latencies = [self.received[stamp] for stamp in sent[before:] if stamp in self.received]
         return {
             'first': first,
@@ -139,21 +140,29 @@ class Camera(Node):
             else {},
             'inference_ms': float(np.median(self.inference or [np.nan])),
             'overhead_ms': float(np.median(self.overhead or [np.nan])),
-            'diagnostics': self.diagnostics,
+            'dropped': self.dropped() - dropped_before,
         }
 
-    def send_until_answered(self) -> list[int]:
-        """The stamps of the first image with poses, and of those after it."""
+    def await_diagnostics(self) -> None:
+        """Until some come that count all that was so far."""
+        last = time.monotonic()
+        self.spin_until(lambda: self.reported > last + 1.0, 4.0)
+
+    def dropped(self) -> int:
+        """Frames, of all cameras, as the node last told."""
+        return sum(int(values.get('dropped', 0)) for values in self.diagnostics.values())
+
+    def send_until_answered(self) -> bool:
+        """Whether poses came within the patience."""
         until = time.monotonic() + self.request.get('patience', PATIENCE_SECONDS)
         while time.monotonic() < until and not (
             self.images[0].get_subscription_count() and self.poses[0].get_publisher_count()
         ):
             self.spin_until(lambda: False, 0.02)
-        sent = []
         while not self.received and time.monotonic() < until:
-            sent.append(self.send(0))
+            self.send(0)
             self.spin_until(lambda: bool(self.received), 0.05)
-        return [stamp for stamp in sent if stamp >= min(self.received, default=0)]
+        return bool(self.received)
 
 
 def cpu_seconds(pid: int | None) -> float:
