@@ -270,18 +270,19 @@ class RuntimeConfig:
     num_threads: int = field(
         default=0,
         metadata={
-            'help': 'CPU threads of one inference with onnxruntime; 0 is one per core, which on '
-            'two cores was never slower than one, beside a busy process too, and at 513 took 26 '
-            'ms instead of 47.',
+            'help': 'CPU threads of one inference with onnxruntime; 0 is one per core: on two '
+            'cores 8.3 ms instead of 11.4 at 257 and 22 instead of 41 at 513; beside a busy '
+            'process 12.4 instead of 11.6 and 37 instead of 41.',
             'range': (0, 256),
         },
     )
     allow_spinning: bool = field(
         default=False,
         metadata={
-            'help': 'Let the inference threads of onnxruntime spin while they wait. At 20 Hz on '
-            'two cores an inference took 7.9 ms instead of 12.5 with nothing else running, and 25 '
-            'beside one busy process; the process took 114% of a core instead of 26%.'
+            'help': 'Let the inference threads of onnxruntime spin while they wait. At 15 Hz and '
+            '257 on two cores an inference took 7.8 ms instead of 8.3 with nothing else running, '
+            'and 23 instead of 12 beside a busy process; the process took 80% of a core instead '
+            'of 21%.'
         },
     )
     cuda_library: str | None = field(
