@@ -21,7 +21,7 @@ from rosbags.typesys.store import Typestore
 from posenet_ros.decode import Pose
 from posenet_ros.draw import draw_poses
 from posenet_ros.errors import ImageError, PoseNetError
-from posenet_ros.image_conversion import compressed_to_rgb, image_to_rgb
+from posenet_ros.image_conversion import compressed_to_rgb, copy_rgb, image_to_rgb
 from posenet_ros.keypoints import KEYPOINT_NAMES
 
 IMAGE_TYPE = 'sensor_msgs/msg/Image'
@@ -196,7 +196,9 @@ def add_poses(
             topic = connection.topic
             writer.write_poses(f'{topic}/poses', time, message.header, width, height, poses)
             if annotated:
-                canvas = draw_poses(np.array(image, order='C'), poses)
+                canvas = np.empty(image.shape, np.uint8)
+                copy_rgb(image, canvas)
+                draw_poses(canvas, poses)
                 writer.write_image(f'{topic}/annotated', time, message.header, canvas)
     return counts
 

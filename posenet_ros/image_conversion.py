@@ -135,6 +135,28 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     return image[..., ::-1]
 
 
+def copy_rgb(image: np.ndarray, out: np.ndarray) -> None:
+    """Copies an image: to draw on it, or to keep it longer than its message.
+
+    numpy alone takes 7 to 9 ms at 1920x1080 where colours run backwards, have a gap or repeat: it
+    goes through the image by threes.
+
+    Args:
+        image: uint8 RGB (H, W, 3), of any strides.
+        out: of the same shape, C-contiguous; overwritten.
+    """
+    pixel_and_channel = image.strides[1:]
+    if pixel_and_channel == (3, 1):
+        out[:] = image
+    elif pixel_and_channel == (3, -1):
+        import cv2
+
+        cv2.cvtColor(image[..., ::-1], cv2.COLOR_BGR2RGB, dst=out)
+    else:
+        for channel in range(3):
+            out[..., channel] = image[..., channel]
+
+
 def _check(message: Image) -> None:
     encoding, height, width = message.encoding, message.height, message.width
     if encoding not in ENCODINGS:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from posenet_ros import ImageError, image_conversion
-from posenet_ros.image_conversion import ENCODINGS, compressed_to_rgb, image_to_rgb
+from posenet_ros.image_conversion import ENCODINGS, compressed_to_rgb, copy_rgb, image_to_rgb
 
 HEIGHT, WIDTH = 12, 16
 GENERATOR = np.random.default_rng(0)
@@ -130,6 +130,20 @@ def test_bayer_patterns_put_each_colour_in_its_place():
         assert rgb[..., 0].max() == 200
         assert not rgb[..., 1:].any()
         assert not rgb[:3].any() and not rgb[:, :3].any()
+
+
+@pytest.mark.parametrize('padding', [0, 5])
+@pytest.mark.parametrize('width', [1, 7, WIDTH])
+@pytest.mark.parametrize('encoding', ['rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8', 'rgb16'])
+def test_copies_have_the_same_pixels(encoding, width, padding):
+    channels = {'m': 1, 'r': 3, 'b': 3}[encoding[0]] + ('a' in encoding)
+    dtype = np.uint16 if encoding.endswith('16') else np.uint8
+    sent = message(encoding, random_pixels(dtype, HEIGHT, width, channels), width, padding)
+    sent.data = bytes(sent.data)  # nobody may write to what was received
+    image = image_to_rgb(sent)
+    copy = np.empty(image.shape, np.uint8)
+    copy_rgb(image, copy)
+    assert np.array_equal(copy, image)
 
 
 @pytest.mark.parametrize('encoding', ['rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8'])

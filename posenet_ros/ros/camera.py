@@ -22,12 +22,13 @@ from posenet_ros.image_conversion import (
     FOR_CV_BRIDGE,
     CvBridge,
     compressed_to_rgb,
+    copy_rgb,
     image_to_rgb,
 )
 from posenet_ros.msg import PoseArray
 from posenet_ros.ros.diagnostics import CameraStatistics
 from posenet_ros.ros.markers import PixelPlane, calibrated, pose_markers
-from posenet_ros.ros.messages import image_message
+from posenet_ros.ros.messages import image_message, pixels_of
 from posenet_ros.ros.serialized import pose_array_bytes, read_image
 
 try:
@@ -67,6 +68,8 @@ class Camera:
         self._prefix = f'{name}/' if name else ''
         self._subscriptions: list = []
         self._camera_info: CameraInfo | None = None
+        # What was drawn last, to be drawn over: fresh memory costs more than all the drawing.
+        self._drawing: Image | None = None
         self._poses = self._publisher(PoseArray, 'poses', POSES_QOS)
         self._markers = self._publisher(MarkerArray, 'markers', POSES_QOS)
         self._annotated = self._publisher(
@@ -148,10 +151,15 @@ class Camera:
                 pose_markers(header, poses, plane, min_keypoint_score, min_pose_score)
             )
         if self._annotated.get_subscription_count() > 0:
-            canvas = draw_poses(
-                np.array(image, order='C'), poses, min_keypoint_score, min_pose_score
-            )
-            self._annotated.publish(image_message(header, canvas, 'rgb8'))
+            message = self._drawing
+            if message is None or (message.height, message.width) != (height, width):
+                message = image_message(header, np.empty(image.shape, np.uint8), 'rgb8')
+                self._drawing = message
+            message.header = header
+            canvas = pixels_of(message)
+            copy_rgb(image, canvas)
+            draw_poses(canvas, poses, min_keypoint_score, min_pose_score)
+            self._annotated.publish(message)
 
     def destroy(self) -> None:
         """Gives up all topics."""

@@ -25,6 +25,11 @@ def image_message(header: Header, pixels: np.ndarray, encoding: str) -> Image:
     return message
 
 
+def pixels_of(message: Image) -> np.ndarray:
+    """The pixels of a message of image_message, to read and to write: uint8 (H, W, channels)."""
+    return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, -1)
+
+
 def model_info(net: PoseNet) -> ModelInfo:
     """What ~/model_info says of a loaded model."""
     config = net.config

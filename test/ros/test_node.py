@@ -335,7 +335,7 @@ def test_overlays_are_built_while_somebody_looks(start_node, peer, camera, astro
     info = CameraInfo(width=512, height=512)
     info.p = [400.0, 0.0, 256.0, 0.0, 0.0, 400.0, 256.0, 0.0, 0.0, 0.0, 1.0, 0.0]
     camera.wait_for_node()
-    message = as_image(astronaut, frame_id='eye')
+    message = as_image(astronaut[..., ::-1], 'bgr8', frame_id='eye')
 
     def calibrated_markers():
         info_publisher.publish(info)
@@ -343,7 +343,9 @@ def test_overlays_are_built_while_somebody_looks(start_node, peer, camera, astro
 
     camera.send_until(message, calibrated_markers)
     drawn = np.frombuffer(annotated[-1].data, np.uint8).reshape(512, 512, 3)
-    assert (drawn != astronaut).any()
+    # Something is drawn in the middle of the picture, whose colours are otherwise as they were.
+    changed = (drawn != astronaut).any(axis=2)
+    assert changed.any() and not changed[:, 440:].any()
     assert annotated[-1].header.frame_id == 'eye'
     joints = next(m for m in markers[-1].markers if m.ns == 'joints')
     assert (joints.type, joints.header.frame_id) == (Marker.SPHERE_LIST, 'eye')
