@@ -42,7 +42,7 @@ class Camera(Node):
         super().__init__('benchmark_camera')
         self.request = request
         self.message: Image = image_message(
-            Header(frame_id='camera'), photo(request['width'], request['height']), 'rgb8'
+            Header(frame_id='camera'), photo(request['width'], request['height'])[..., ::-1], 'bgr8'
         )
         names = request.get('cameras') or ['']
         prefixes = [f'{name}/' if name else '' for name in names]

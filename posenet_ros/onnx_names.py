@@ -15,4 +15,4 @@ HEADS = {
 
 # Part of the cache's keys: raise them when the same weights give another graph.
 EXPORTER_VERSION = 2
-QUANTIZER_VERSION = 2
+QUANTIZER_VERSION = 3

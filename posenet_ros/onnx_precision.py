@@ -33,7 +33,7 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
             node.input[0] = HALF_INPUT
         if node.name in in_float:
             source = node.input[0]
-            if source not in constants and _producer(graph, source).name not in in_float:
+            if source not in constants and producer(graph, source).name not in in_float:
                 if source not in widened:
                     widened[source] = f'{source}/fp32'
                     nodes.append(
@@ -76,15 +76,16 @@ def head_nodes(model: onnx.ModelProto) -> set[str]:
     """Names of the nodes from the heads' convolutions to the outputs."""
     names = set()
     for output in HEADS:
-        node = _producer(model.graph, output)
+        node = producer(model.graph, output)
         names.add(node.name)
         while node.op_type != 'Conv':
-            node = _producer(model.graph, node.input[0])
+            node = producer(model.graph, node.input[0])
             names.add(node.name)
     return names
 
 
-def _producer(graph: onnx.GraphProto, tensor: str) -> onnx.NodeProto:
+def producer(graph: onnx.GraphProto, tensor: str) -> onnx.NodeProto:
+    """The node that gives a tensor."""
     return next(node for node in graph.node if tensor in node.output)
 
 

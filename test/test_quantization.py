@@ -6,16 +6,16 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from tfjs_models import mobilenet_like, resnet_like
 
-from posenet_ros import ModelConfig, PoseNet, loading
+from posenet_ros import ModelConfig, PoseNet, loading, quantization
 from posenet_ros.backends.onnxruntime import OnnxRuntimeBackend
 from posenet_ros.calibration import CalibrationSet, sampled_images
 from posenet_ros.compare import compare
 from posenet_ros.onnx_export import export_onnx
 from posenet_ros.onnx_names import HEADS, INPUT_NAME
-from posenet_ros.onnx_precision import head_nodes, to_dynamic
+from posenet_ros.onnx_precision import head_nodes, producer, to_dynamic
 from posenet_ros.quantization import (
     LAYOUTS,
     _centre,
@@ -96,6 +96,32 @@ def test_tensorrts_layout_is_what_it_takes(tmp_path, graph):
     ]
     assert numpy_helper.to_array(constants[weights.input[1]]).ndim == 1  # a scale per channel
     assert {opset.version for opset in quantized.opset_import if not opset.domain} == {17}
+
+
+@pytest.mark.parametrize('graph', GRAPHS)
+def test_heads_computed_as_one_are_the_same(tmp_path, graph, monkeypatch):
+    model = exported(tmp_path, graph)
+    merged = to_int8(model, images(4), 'onnxruntime', float_layers=1)
+    monkeypatch.setattr(quantization, '_merge_heads', lambda model: None)
+    separate = to_int8(model, images(4), 'onnxruntime', float_layers=1)
+    assert len(convolutions(separate)) == len(convolutions(merged)) + 3
+    heads, expected = run(merged, images(2)), run(separate, images(2))
+    assert all(np.array_equal(heads[name], expected[name]) for name in HEADS)
+
+
+def test_heads_of_different_inputs_stay_apart(tmp_path):
+    """As a graph of another training might have them."""
+    model = exported(tmp_path, mobilenet_like())
+    head = producer(model.graph, producer(model.graph, 'offset').input[0])
+    model.graph.node.append(helper.make_node('Identity', [head.input[0]], ['apart'], name='apart'))
+    head.input[0] = 'apart'
+    before = model.SerializeToString()
+    quantization._merge_heads(model)
+    assert model.SerializeToString() == before
+
+
+def convolutions(model):
+    return [node for node in model.graph.node if node.op_type == 'Conv']
 
 
 def test_equalising_and_centring_change_nothing_in_float32(tmp_path):
