@@ -12,11 +12,12 @@ import numpy as np
 
 from benchmarks.figures import Section, interleaved, medians, times_faster
 from benchmarks.inputs import couple_maps, crowd_maps, noise_maps, photo, photo_name
+from benchmarks.limit import PRODUCT_OPERATIONS, matrix_product, operations
 from benchmarks.reference import Reference
 from posenet_ros import DecoderConfig, ModelConfig, Pose, PoseNet
 from posenet_ros.decode import _build_queue, decode_multiple_poses
 from posenet_ros.image_conversion import image_to_rgb
-from posenet_ros.loading import weights_for
+from posenet_ros.loading import network, weights_for
 from posenet_ros.preprocess import Letterbox, preprocess
 
 MESSAGE_SIZES = ((640, 480), (1920, 1080))
@@ -145,8 +146,10 @@ def end_to_end(reference: Reference, quick: bool) -> Section:
     resolutions = (257, 353, 513)
     for resolution in resolutions:
         config = ModelConfig(input_resolution=resolution)
-        graph = weights_for(config, 'fp32').graph_path
-        net = reference.load(graph, resolution, config.multiplier, config.output_stride)
+        weights = weights_for(config, 'fp32')
+        net = reference.load(
+            weights.graph_path, resolution, config.multiplier, config.output_stride
+        )
         theirs = reference.estimate(net, shown, 10)['poses']
         nets = {
             precision: PoseNet.load(config, 'onnxruntime', precision, num_threads=1)
@@ -169,11 +172,17 @@ def end_to_end(reference: Reference, quick: bool) -> Section:
                 shares.append(1000 * net.stage_times.inference / milliseconds[-1])
             return milliseconds
 
-        cases = {'reference': js, 'fp32': fp32, 'int8': ours(nets['int8'])}
+        product = matrix_product()
+        cases = {
+            'reference': js,
+            'fp32': fp32,
+            'int8': ours(nets['int8']),
+            'product': lambda product=product: timed(product, 5),
+        }
         rounds = interleaved(cases, 5 if quick else 25)
         times = medians(rounds)
-        for name, milliseconds in times.items():
-            section.series.setdefault(name, []).append(milliseconds)
+        for name in ('reference', 'fp32', 'int8'):
+            section.series.setdefault(name, []).append(times[name])
         for precision, target in (('fp32', 3.8), ('int8', 7.5)):
             note = f'{times[precision]:.1f} ms against {times["reference"]:.1f}'
             wanted = target if resolution in (257, 513) else None
@@ -184,6 +193,12 @@ def end_to_end(reference: Reference, quick: bool) -> Section:
         section.add(
             f'{resolution}: share of fp32 inside ONNX Runtime', 100 * float(np.median(shares)),
             '%', 94, True,
+        )  # fmt: skip
+        needed = operations(network(config, weights, 'fp32')) / PRODUCT_OPERATIONS
+        limit = needed * times['product']
+        section.add(
+            f'{resolution}: fp32, by the speed of one matrix product', 100 * limit / times['fp32'],
+            '%', note=f'which would take {limit:.1f} ms for as many operations',
         )  # fmt: skip
         for each in nets.values():
             each.close()
