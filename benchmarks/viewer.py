@@ -1,4 +1,7 @@
-"""Somebody who looks at the markers and the annotated image, and tells at the end how many came."""
+"""Somebody who looks at the markers and the annotated image, and tells at the end how many came.
+
+The messages are taken as bytes: rviz, which this stands for, is no Python that takes them apart.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ def main() -> None:
     seen: Counter[str] = Counter()
     for kind, topic in ((MarkerArray, 'markers'), (Image, 'image_annotated')):
         node.create_subscription(
-            kind, f'posenet_node/{topic}', lambda _, topic=topic: seen.update([topic]), 10
+            kind, f'posenet_node/{topic}', lambda _, topic=topic: seen.update([topic]), 10, raw=True
         )
     with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(node)

@@ -14,6 +14,7 @@ from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig
 from posenet_ros.decode import Pose, as_poses, multiple_pose_arrays, single_pose_arrays
 from posenet_ros.errors import BackendError
 from posenet_ros.loading import load_backend
+from posenet_ros.onnx_names import HEADS
 from posenet_ros.preprocess import Letterbox, check_image, preprocess
 
 
@@ -174,6 +175,10 @@ class PoseNet:
         prepared = time.perf_counter()
         heads = self.backend.run(batch)
         inferred = time.perf_counter()
+        for name, head in zip(HEADS, heads, strict=True):
+            # A sum is finite only if all of its terms are. Decoded, they might look like nobody.
+            if not math.isfinite(head.sum()):
+                raise BackendError(f'the network gave numbers that are not finite ({name})')
         results = [
             self._decode(heads, i, letterbox, config) for i, letterbox in enumerate(letterboxes)
         ]
@@ -194,9 +199,6 @@ class PoseNet:
                 maps, stride, config.max_detections, config.score_threshold, config.nms_radius
             )
         placed = letterbox.to_image(poses.keypoints, config.flip_horizontal)
-        # A sum is finite only if all of its terms are.
-        if not math.isfinite(placed.sum() + poses.keypoint_scores.sum()):
-            raise BackendError('the network gave numbers that are not finite')
         return as_poses(poses._replace(keypoints=placed))
 
     def _warm_up(self) -> None:

@@ -20,6 +20,7 @@ from posenet_ros import (
     loading,
 )
 from posenet_ros.media import read_image
+from posenet_ros.onnx_names import HEADS
 
 E2E = [pytest.param(path, id=path.stem) for path in golden_paths('e2e')]
 
@@ -130,9 +131,13 @@ def test_wrong_weights_are_refused():
         PoseNet.load(ModelConfig(model_url='/nowhere'))
 
 
-def test_network_that_gives_no_numbers_is_reported(tmp_path):
+@pytest.mark.parametrize(
+    'heads', [['heatmap'], ['offset'], ['displacement_fwd'], ['displacement_bwd'], list(HEADS)]
+)
+def test_network_that_gives_no_numbers_is_reported(tmp_path, heads):
     graph = mobilenet_like()
-    graph.weights['net/offset_2/BiasAdd/bias'][:] = np.nan
+    for head in heads:
+        graph.weights[f'net/{head}_2/BiasAdd/bias'][-1] = np.nan
     path = graph.write(tmp_path / 'model-stride16.json')
     # Stride 4 passes for 8 nowhere: the heads' sizes are checked. So run it as what it is.
     from posenet_ros.backends.onnxruntime import OnnxRuntimeBackend
@@ -142,8 +147,10 @@ def test_network_that_gives_no_numbers_is_reported(tmp_path):
     model = export_onnx(load_graph(path), 257, 257, 4).SerializeToString()
     config = ModelConfig(input_resolution=257)
     net = PoseNet(config, OnnxRuntimeBackend(model), 'test')
-    with pytest.raises(BackendError, match='not finite'):
+    with pytest.raises(BackendError, match=f'not finite .{heads[0]}'):
         net.estimate_single_pose(np.zeros((10, 10, 3), np.uint8))
+    with pytest.raises(BackendError, match='not finite'):
+        net.estimate_multiple_poses(np.zeros((10, 10, 3), np.uint8))
 
 
 def test_closed_model_says_so(default_model_config):

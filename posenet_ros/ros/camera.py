@@ -70,11 +70,15 @@ class Camera:
         self._camera_info: CameraInfo | None = None
         # What was drawn last, to be drawn over: fresh memory costs more than all the drawing.
         self._drawing: Image | None = None
-        self._poses = self._publisher(PoseArray, 'poses', POSES_QOS)
-        self._markers = self._publisher(MarkerArray, 'markers', POSES_QOS)
-        self._annotated = self._publisher(
-            Image, 'image_annotated', QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
-        )
+        self._publishers: list = []
+        overlay_qos = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
+        try:
+            self._poses = self._publisher(PoseArray, 'poses', POSES_QOS)
+            self._markers = self._publisher(MarkerArray, 'markers', POSES_QOS)
+            self._annotated = self._publisher(Image, 'image_annotated', overlay_qos)
+        except BaseException:
+            self.destroy()
+            raise
 
     # Input.
 
@@ -90,13 +94,11 @@ class Camera:
             self.statistics.image_received()
             on_image(self, message)
 
-        self._subscriptions = [
-            # Raw: an image that is replaced by a newer one is never taken apart.
-            self._subscription(CompressedImage, topic, receive)
-            if self._compressed
-            else self._subscription(Image, topic, receive, raw=True),
-            self._subscription(CameraInfo, f'{self._prefix}camera_info', self._on_camera_info),
-        ]
+        if self._compressed:
+            self._subscribe(CompressedImage, topic, receive)
+        else:  # raw: an image that is replaced by a newer one is never taken apart
+            self._subscribe(Image, topic, receive, raw=True)
+        self._subscribe(CameraInfo, f'{self._prefix}camera_info', self._on_camera_info)
 
     def unsubscribe(self) -> None:
         """Stops receiving."""
@@ -164,8 +166,9 @@ class Camera:
     def destroy(self) -> None:
         """Gives up all topics."""
         self.unsubscribe()
-        for publisher in (self._poses, self._markers, self._annotated):
+        for publisher in self._publishers:
             self._node.destroy_publisher(publisher)
+        self._publishers = []
 
     # Helpers.
 
@@ -182,7 +185,7 @@ class Camera:
                 f'we offer {_describe(qos)}'
             )
 
-        return self._node.create_publisher(
+        publisher = self._node.create_publisher(
             kind,
             topic,
             qos,
@@ -191,11 +194,13 @@ class Camera:
             ),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
+        self._publishers.append(publisher)
+        return publisher
 
-    def _subscription(self, kind: type, topic: str, callback: Callable, raw: bool = False):
+    def _subscribe(self, kind: type, topic: str, callback: Callable, raw: bool = False) -> None:
         qos = _copy(IMAGE_QOS)
         resolved = self._node.resolve_topic_name(topic)
-        return self._node.create_subscription(
+        subscription = self._node.create_subscription(
             kind,
             topic,
             callback,
@@ -207,6 +212,7 @@ class Camera:
             ),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
+        self._subscriptions.append(subscription)
 
     def _on_camera_info(self, info: CameraInfo) -> None:
         self._camera_info = info

@@ -83,6 +83,7 @@ class PoseNetNode(LifecycleNode):
         self._cameras: dict[str, Camera] = {}
         self._net: PoseNet | None = None
         self._model_worker: ModelWorker | None = None
+        self._hanging_worker: ModelWorker | None = None  # which did not end when it was released
         self._overlay_worker: Worker | None = None
         self._warned: dict[tuple[str, str], float] = {}  # when each reason was told last
         self._frames: Mailbox[Received] = Mailbox()
@@ -142,8 +143,8 @@ class PoseNetNode(LifecycleNode):
 
     @property
     def stopped_cleanly(self) -> bool:
-        """False while a model that hangs in loading keeps its thread."""
-        return self._model_worker is None
+        """False while a model that hangs keeps its thread."""
+        return self._hanging_worker is None or self._hanging_worker.stop(0.0)
 
     def _attempt(self, step: Callable[[], None], name: str) -> TransitionCallbackReturn:
         """Does a step. What it cannot have fails the transition; anything else is an error."""
@@ -180,6 +181,11 @@ class PoseNetNode(LifecycleNode):
                 f'Invalid cameras {names}. Should be one name or more, all different, of letters, '
                 'digits and _ that begin with a letter'
             )
+        if not self.stopped_cleanly:
+            raise BackendError(
+                'the model that was loaded before still hangs; configure again when it has ended'
+            )
+        self._hanging_worker = None
         max_batch = runtime.largest_batch(len(names))
         started = time.monotonic()
         self._frames, self._overlays = Mailbox(), Mailbox()
@@ -195,7 +201,8 @@ class PoseNetNode(LifecycleNode):
         )
         self._overlay_worker.start()
         compressed = values['image_transport'] == 'compressed'
-        self._cameras = {name: Camera(self, name, compressed) for name in names}
+        for name in names:
+            self._cameras[name] = Camera(self, name, compressed)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._model_info = self.create_publisher(
             ModelInfo, '~/model_info', latched, event_callbacks=no_events()
@@ -228,7 +235,9 @@ class PoseNetNode(LifecycleNode):
         self._pause()
         if self._net is not None:
             gc.unfreeze()
-        if self._model_worker is not None and self._model_worker.stop(STOP_SECONDS):
+        if self._model_worker is not None:
+            if not self._model_worker.stop(STOP_SECONDS):
+                self._hanging_worker = self._model_worker
             self._model_worker = None
         if self._overlay_worker is not None:
             self._overlay_worker.stop()

@@ -2,11 +2,13 @@
 
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rclpy
 from builtin_interfaces.msg import Time as TimeMessage
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import State, Transition
@@ -14,14 +16,19 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from posenet_ros.msg import ModelInfo, PoseArray
 from rcl_interfaces.msg import Parameter, ParameterValue
 from rcl_interfaces.srv import DescribeParameters, SetParameters, SetParametersAtomically
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter as RclpyParameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import serialize_message
 from ros_processes import as_image, wait_until
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool
 from visualization_msgs.msg import Marker, MarkerArray
 
+import posenet_ros.ros.node
 from posenet_ros import KEYPOINT_NAMES
+from posenet_ros.ros.node import PoseNetNode
 from posenet_ros.ros.parameters import PARAMETERS
 
 NODE = '/posenet_node'
@@ -347,11 +354,17 @@ def test_overlays_are_built_while_somebody_looks(start_node, peer, camera, astro
     changed = (drawn != astronaut).any(axis=2)
     assert changed.any() and not changed[:, 440:].any()
     assert annotated[-1].header.frame_id == 'eye'
+    stamps = {(m.header.stamp.sec, m.header.stamp.nanosec) for m in annotated}
+    assert len(stamps) == len(annotated)  # each has its own image's
     joints = next(m for m in markers[-1].markers if m.ns == 'joints')
     assert (joints.type, joints.header.frame_id) == (Marker.SPHERE_LIST, 'eye')
     # The nose, first of the joints, lies on the camera's ray through its pixel (223, 127).
     camera.send_until(message, lambda: len(markers) > 3)
     nose = next(m for m in markers[-1].markers if m.ns == 'joints').points[0]
+    # Another picture, of another size: nothing of the one before is left.
+    black = as_image(np.zeros((48, 64, 3), np.uint8))
+    camera.send_until(black, lambda: annotated[-1].height == 48)
+    assert not np.frombuffer(annotated[-1].data, np.uint8).any()
     assert (256 + 400 * nose.x / nose.z, 256 + 400 * nose.y / nose.z) == pytest.approx(
         (223.3, 126.8), abs=0.2
     )
@@ -444,16 +457,70 @@ def test_bad_configuration_fails_the_transition_and_leaves_the_node_usable(
     assert state(peer) == State.PRIMARY_STATE_ACTIVE
 
 
-def test_unexpected_failure_of_a_transition_is_told_and_survived(start_node, peer):
+@pytest.mark.parametrize(
+    ('entity', 'transition'),
+    [
+        ('/image_raw.subscription', 'activate'),
+        ('/camera_info.subscription', 'activate'),
+        ('/posenet_node/markers.publisher', 'configure'),
+    ],
+)
+def test_unexpected_failure_of_a_transition_is_told_and_survived(
+    start_node, peer, entity, transition
+):
     found = collect_status(peer)
-    node = start_node('-p', 'qos_overrides./image_raw.subscription.reliability:=bogus', ready=False)
-    node.wait_for('cannot activate')
+    node = start_node('-p', f'qos_overrides.{entity}.reliability:=bogus', ready=False)
+    node.wait_for(f'cannot {transition}')
     assert 'bogus' in node.output
     assert peer.spin_until(lambda: any('bogus' in s.message for s in found))
     assert found[-1].level == DiagnosticStatus.ERROR
-    # It went through on_error, which freed the model.
+    # It went through on_error, which freed the model and gave up all topics.
     assert state(peer) == State.PRIMARY_STATE_UNCONFIGURED
-    assert change_state(peer, Transition.TRANSITION_CONFIGURE)
+    assert peer.spin_until(
+        lambda: (
+            not peer.count_subscribers('/image_raw') and not peer.count_publishers(f'{NODE}/poses')
+        )
+    )
+    assert change_state(peer, Transition.TRANSITION_CONFIGURE) == (transition == 'activate')
+
+
+def test_model_that_hangs_keeps_nothing_from_being_set(
+    astronaut, monkeypatch, default_model_config
+):
+    """In this process, where the model can be made to hang."""
+    monkeypatch.setattr(posenet_ros.ros.node, 'STOP_SECONDS', 0.2)
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    overrides = [
+        RclpyParameter('autostart', value=False),
+        RclpyParameter('model_url', value=default_model_config.model_url or ''),
+    ]
+    node = PoseNetNode(context=context, parameter_overrides=overrides)
+    try:
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        hanging, end = threading.Event(), threading.Event()
+
+        def hang(images, config):
+            hanging.set()
+            end.wait()
+            return [[] for _ in images]
+
+        node._net.estimate = hang
+        node._frames.put('', serialize_message(as_image(astronaut)))
+        assert hanging.wait(10)
+        assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+        (result,) = node.set_parameters([RclpyParameter('input_resolution', value=161)])
+        assert result.successful, result.reason
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert 'still hangs' in node._trouble
+        assert not node.stopped_cleanly
+        end.set()
+        wait_until(lambda: node.stopped_cleanly)
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    finally:
+        end.set()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
 
 
 def test_two_wrong_model_parameters_can_be_repaired_one_by_one(start_node, peer):
