@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
+from rclpy.publisher import Publisher
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -185,7 +186,7 @@ class Camera:
                 f'we offer {_describe(qos)}'
             )
 
-        publisher = self._node.create_publisher(
+        publisher: Publisher = self._node.create_publisher(
             kind,
             topic,
             qos,

@@ -485,7 +485,7 @@ def test_unexpected_failure_of_a_transition_is_told_and_survived(
 
 
 def test_model_that_hangs_keeps_nothing_from_being_set(
-    astronaut, monkeypatch, default_model_config
+    astronaut, monkeypatch, default_model_config, net
 ):
     """In this process, where the model can be made to hang."""
     monkeypatch.setattr(posenet_ros.ros.node, 'STOP_SECONDS', 0.2)
