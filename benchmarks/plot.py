@@ -34,7 +34,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
         cameras.set_xticks(found['cameras'])
     cameras.set(title='Node, all cameras together', xlabel='cameras', ylabel='frames a second')
     for axes in (resolution, people, cameras):
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * axes.dataLim.y1 if axes.lines else None)
         axes.grid(alpha=0.3)
         axes.spines[['top', 'right']].set_visible(False)
     machine = report['machine']
