@@ -2,13 +2,13 @@
 
 import signal
 import socket
-import threading
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-import rclpy
 from builtin_interfaces.msg import Time as TimeMessage
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import State, Transition
@@ -16,19 +16,14 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from posenet_ros.msg import ModelInfo, PoseArray
 from rcl_interfaces.msg import Parameter, ParameterValue
 from rcl_interfaces.srv import DescribeParameters, SetParameters, SetParametersAtomically
-from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.parameter import Parameter as RclpyParameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.serialization import serialize_message
 from ros_processes import as_image, wait_until
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool
 from visualization_msgs.msg import Marker, MarkerArray
 
-import posenet_ros.ros.node
 from posenet_ros import KEYPOINT_NAMES
-from posenet_ros.ros.node import PoseNetNode
 from posenet_ros.ros.parameters import PARAMETERS
 
 NODE = '/posenet_node'
@@ -484,43 +479,55 @@ def test_unexpected_failure_of_a_transition_is_told_and_survived(
     assert change_state(peer, Transition.TRANSITION_CONFIGURE) == (transition == 'activate')
 
 
-def test_model_that_hangs_keeps_nothing_from_being_set(
-    astronaut, monkeypatch, default_model_config, net
-):
-    """In this process, where the model can be made to hang."""
-    monkeypatch.setattr(posenet_ros.ros.node, 'STOP_SECONDS', 0.2)
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    overrides = [
-        RclpyParameter('autostart', value=False),
-        RclpyParameter('model_url', value=default_model_config.model_url or ''),
-    ]
-    node = PoseNetNode(context=context, parameter_overrides=overrides)
-    try:
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        hanging, end = threading.Event(), threading.Event()
+HANGING_MODEL = """
+import sys, threading, time
+import numpy as np, rclpy
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.serialization import serialize_message
+from std_msgs.msg import Header
+import posenet_ros.ros.node
+from posenet_ros.ros.messages import image_message
 
-        def hang(images, config):
-            hanging.set()
-            end.wait()
-            return [[] for _ in images]
+posenet_ros.ros.node.STOP_SECONDS = 0.2
+rclpy.init()
+values = {'autostart': False, 'model_url': sys.argv[1]}
+node = posenet_ros.ros.node.PoseNetNode(
+    parameter_overrides=[Parameter(name, value=value) for name, value in values.items()]
+)
+assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+hanging, end = threading.Event(), threading.Event()
 
-        node._net.estimate = hang
-        node._frames.put('', serialize_message(as_image(astronaut)))
-        assert hanging.wait(10)
-        assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
-        (result,) = node.set_parameters([RclpyParameter('input_resolution', value=161)])
-        assert result.successful, result.reason
-        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
-        assert 'still hangs' in node._trouble
-        assert not node.stopped_cleanly
-        end.set()
-        wait_until(lambda: node.stopped_cleanly)
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-    finally:
-        end.set()
-        node.destroy_node()
-        rclpy.shutdown(context=context)
+def hang(images, config):
+    hanging.set()
+    end.wait()
+    return [[] for _ in images]
+
+node._net.estimate = hang
+image = image_message(Header(), np.zeros((48, 64, 3), np.uint8), 'rgb8')
+node._frames.put('', serialize_message(image))
+assert hanging.wait(10)
+assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+(result,) = node.set_parameters([Parameter('input_resolution', value=161)])
+assert result.successful, result.reason
+assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+assert 'still hangs' in node._trouble
+assert not node.stopped_cleanly
+end.set()
+while not node.stopped_cleanly:
+    time.sleep(0.01)
+assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+node.destroy_node()
+rclpy.shutdown()
+print('all of it')
+"""
+
+
+def test_model_that_hangs_locks_nothing_and_no_other_is_loaded(default_model_config, net):
+    """In a process of its own, in which the model can be made to hang."""
+    command = [sys.executable, '-c', HANGING_MODEL, default_model_config.model_url or '']
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert run.stdout.endswith('all of it\n'), run.stderr
 
 
 def test_two_wrong_model_parameters_can_be_repaired_one_by_one(start_node, peer):
