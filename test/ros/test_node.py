@@ -356,13 +356,13 @@ def test_overlays_are_built_while_somebody_looks(start_node, peer, camera, astro
     # The nose, first of the joints, lies on the camera's ray through its pixel (223, 127).
     camera.send_until(message, lambda: len(markers) > 3)
     nose = next(m for m in markers[-1].markers if m.ns == 'joints').points[0]
+    assert (256 + 400 * nose.x / nose.z, 256 + 400 * nose.y / nose.z) == pytest.approx(
+        (223.3, 126.8), abs=0.2
+    )
     # Another picture, of another size: nothing of the one before is left.
     black = as_image(np.zeros((48, 64, 3), np.uint8))
     camera.send_until(black, lambda: annotated[-1].height == 48)
     assert not np.frombuffer(annotated[-1].data, np.uint8).any()
-    assert (256 + 400 * nose.x / nose.z, 256 + 400 * nose.y / nose.z) == pytest.approx(
-        (223.3, 126.8), abs=0.2
-    )
 
 
 # Parameters.
