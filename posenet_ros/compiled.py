@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
+from numba.extending import is_jitted
+
+_LOOPS: list[Callable[..., Any]] = []
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -15,6 +20,22 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     NUMBA_CACHE_DIR, each start compiles anew.
     """
     try:
-        return numba.njit(cache=True, nogil=True)(function)
+        loop = numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # numba finds no place for its cache
         return numba.njit(nogil=True)(function)
+    if is_jitted(loop):  # NUMBA_DISABLE_JIT leaves the function as it is
+        _LOOPS.append(loop)
+    return loop
+
+
+def all_on_disk() -> bool:
+    """Whether every loop that can be kept on disk is there, and is not older than its source."""
+    return all(map(_on_disk, _LOOPS))
+
+
+def _on_disk(loop: Any) -> bool:
+    source = loop.py_func.__code__
+    python = f'py{sys.version_info.major}{sys.version_info.minor}'
+    index = f'*.{loop.__name__}-{source.co_firstlineno}.{python}*.nbi'
+    written = Path(source.co_filename).stat().st_mtime
+    return any(kept.stat().st_mtime >= written for kept in Path(loop.stats.cache_path).glob(index))

@@ -78,7 +78,7 @@ class PoseNet:
         loaded = load_backend(config, runtime, max_batch)
         net = cls(config, loaded.backend, loaded.checkpoint.sha256, loaded.reason)
         try:
-            net._warm_up()
+            net.warm_up()
         except BaseException:
             net.close()
             raise
@@ -153,6 +153,12 @@ class PoseNet:
             results += self._estimate_batch(images[first : first + self.backend.max_batch], config)
         return results
 
+    def warm_up(self) -> None:
+        """Compiles, or loads from numba's cache, all that a live frame will run."""
+        image = np.zeros((4, 4, 3), np.uint8)
+        self.estimate([image], DecoderConfig(decoding_method='single-person'))
+        self.estimate([image], DecoderConfig(score_threshold=0.0))
+
     def close(self) -> None:
         """Frees the backend. The model cannot be used afterwards."""
         self.backend.close()
@@ -200,9 +206,3 @@ class PoseNet:
             )
         placed = letterbox.to_image(poses.keypoints, config.flip_horizontal)
         return as_poses(poses._replace(keypoints=placed))
-
-    def _warm_up(self) -> None:
-        """Compiles, or loads from numba's cache, all that a live frame will run."""
-        image = np.zeros((4, 4, 3), np.uint8)
-        self.estimate([image], DecoderConfig(decoding_method='single-person'))
-        self.estimate([image], DecoderConfig(score_threshold=0.0))

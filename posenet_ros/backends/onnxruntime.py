@@ -38,6 +38,7 @@ class OnnxRuntimeBackend:
         options = ort.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.log_severity_level = 3
+        options.enable_mem_pattern = False  # a second copy of the activations, and no faster
         options.add_session_config_entry(
             'session.intra_op.allow_spinning', str(int(allow_spinning))
         )

@@ -20,10 +20,12 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
+from posenet_ros.config import ModelConfig, RuntimeConfig
 from posenet_ros.decode import Pose
 from posenet_ros.errors import BackendError, ConfigError, ImageError, PoseNetError
 from posenet_ros.estimator import PoseNet
 from posenet_ros.msg import ModelInfo
+from posenet_ros.precompile import precompile
 from posenet_ros.ros.camera import Camera, Received, no_events
 from posenet_ros.ros.declaration import declare_parameters
 from posenet_ros.ros.diagnostics import camera_status, status
@@ -45,6 +47,11 @@ CAMERA_NAME = re.compile('[A-Za-z][A-Za-z0-9_]*')
 WARN_EVERY_SECONDS = 5.0
 MAX_WARNINGS = 5  # different ones within that time
 STOP_SECONDS = 5.0
+
+
+def _load(config: ModelConfig, runtime: RuntimeConfig, max_batch: int) -> PoseNet:
+    precompile()
+    return PoseNet.load(config, max_batch=max_batch, **asdict(runtime))
 
 
 @dataclass(frozen=True)
@@ -190,7 +197,7 @@ class PoseNetNode(LifecycleNode):
         started = time.monotonic()
         self._frames, self._overlays = Mailbox(), Mailbox()
         self._model_worker = ModelWorker(
-            lambda: PoseNet.load(config, max_batch=max_batch, **asdict(runtime)),
+            lambda: _load(config, runtime, max_batch),
             self._frames,
             self._process,
             self._report_unexpected,
