@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tfjs_models import mobilenet_like, resnet_like
 
 from posenet_ros import ModelConfig, PoseNet, loading, quantization
-from posenet_ros.backends.onnxruntime import OnnxRuntimeBackend
+from posenet_ros.backends.onnxruntime import OnnxRuntimeBackend, _bytes_overflow
 from posenet_ros.calibration import CalibrationSet, sampled_images
 from posenet_ros.compare import compare
 from posenet_ros.onnx_export import export_onnx
@@ -204,6 +204,26 @@ def test_int8_graph_is_made_once_and_carries_its_calibration(tiny, caplog):
     assert caplog.text.count('making the int8 network') == 2
     properties = {p.key: p.value for p in onnx.load_from_string(first).metadata_props}
     assert properties == {'calibration': 'generated', 'sha256': CalibrationSet.of(None).sha256}
+
+
+@pytest.mark.parametrize(
+    ('machine', 'flags', 'overflow'),
+    [
+        ('x86_64', 'flags : avx2 avx512f avx512_vnni', False),
+        ('x86_64', 'flags : avx2 avx_vnni', False),
+        ('x86_64', 'flags : avx2 avx512f', True),
+        ('x86_64', None, True),
+        ('aarch64', 'Features : asimd asimddp', False),
+    ],
+)
+def test_only_without_vnni_bytes_are_multiplied_the_slow_way(
+    tmp_path, monkeypatch, machine, flags, overflow
+):
+    monkeypatch.setattr('platform.machine', lambda: machine)
+    cpuinfo = tmp_path / 'cpuinfo'
+    if flags:
+        cpuinfo.write_text(flags)
+    assert _bytes_overflow(cpuinfo) == overflow
 
 
 # What it costs, on real weights and people.

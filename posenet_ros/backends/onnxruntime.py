@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
 from posenet_ros.backends import Heads
 from posenet_ros.errors import BackendError
-from posenet_ros.onnx_names import HEADS, INPUT_NAME
+from posenet_ros.onnx_names import HEADS, INPUT_NAME, ROWS_NAME
+from posenet_ros.preprocess import Letterbox
+from posenet_ros.shared_rows import SharedRows
+
+CPUINFO = Path('/proc/cpuinfo')
 
 
 class OnnxRuntimeBackend:
@@ -42,9 +48,9 @@ class OnnxRuntimeBackend:
         options.add_session_config_entry(
             'session.intra_op.allow_spinning', str(int(allow_spinning))
         )
-        # Products of uint8 and int8 overflow where the CPU lacks VNNI (before Zen 4, Ice Lake):
-        # there, and only there, ONNX Runtime then computes in uint8 alone, slower and right.
-        options.add_session_config_entry('session.x64quantprecision', '1')
+        if _bytes_overflow():
+            # Computed in uint8 alone they do not, in about twice the time.
+            options.add_session_config_entry('session.x64quantprecision', '1')
         try:
             self._session: ort.InferenceSession | None = ort.InferenceSession(
                 model, options, providers=['CPUExecutionProvider']
@@ -53,19 +59,46 @@ class OnnxRuntimeBackend:
             raise BackendError(f'ONNX Runtime cannot load the model: {error}') from error
         self.precision = precision
         self.device = f'CPU {platform.machine()}'
-        image_shape = self._session.get_inputs()[0].shape[1:]
-        self._images = np.zeros((1, *image_shape), np.float32)
+        self._shared_rows = SharedRows.of(self._session.get_modelmeta().custom_metadata_map)
+        _, channels, height, width = self._session.get_inputs()[0].shape
+        if self._shared_rows:
+            height = self._shared_rows.input_rows
+        self._all_rows = range(height)
+        self._images = np.zeros((1, channels, height, width), np.float32)
 
-    def input_buffer(self, count: int) -> np.ndarray:
-        return self._images[:count]
+    def needed_rows(self, letterboxes: Sequence[Letterbox]) -> range:
+        if self._shared_rows is None:
+            return self._all_rows
+        (letterbox,) = letterboxes
+        return self._shared_rows.needed(*letterbox.black_rows())
 
-    def run(self, images: np.ndarray) -> Heads:
+    def input_buffer(self, count: int, rows: range | None = None) -> np.ndarray:
+        rows = self._all_rows if rows is None else rows
+        _, channels, _, width = self._images.shape
+        used = self._images.reshape(-1)[: count * channels * len(rows) * width]
+        return used.reshape(count, channels, len(rows), width)
+
+    def run(self, images: np.ndarray, rows: range | None = None) -> Heads:
         if self._session is None:
             raise BackendError('this model is closed')
+        inputs = {INPUT_NAME: images}
+        if self._shared_rows:
+            inputs[ROWS_NAME] = self._shared_rows.repeats(self._all_rows if rows is None else rows)
         try:
-            return Heads(*self._session.run(list(HEADS), {INPUT_NAME: images}))
+            return Heads(*self._session.run(list(HEADS), inputs))
         except Exception as error:
             raise BackendError(f'ONNX Runtime failed: {error}') from error
 
     def close(self) -> None:
         self._session = None
+
+
+def _bytes_overflow(cpuinfo: Path = CPUINFO) -> bool:
+    """Whether sums of uint8 times int8 do: on x86 without VNNI (before Zen 4, Ice Lake)."""
+    if platform.machine() not in ('x86_64', 'AMD64'):
+        return False
+    try:
+        flags = cpuinfo.read_text()
+    except OSError:
+        return True  # cannot be told
+    return 'avx512_vnni' not in flags and 'avx_vnni' not in flags
