@@ -194,8 +194,10 @@ def end_to_end(reference: Reference, quick: bool) -> Section:
             f'{resolution}: share of fp32 inside ONNX Runtime', 100 * float(np.median(shares)),
             '%', 94, True,
         )  # fmt: skip
-        needed = operations(network(config, weights, 'fp32')) / PRODUCT_OPERATIONS
-        limit = needed * times['product']
+        graph = network(config, weights, 'fp32', 'onnxruntime', shared_rows=True)
+        letterbox = Letterbox.fit(*image.shape[:2], resolution, resolution)
+        rows = len(nets['fp32'].backend.needed_rows([letterbox]))
+        limit = operations(graph, rows) / PRODUCT_OPERATIONS * times['product']
         section.add(
             f'{resolution}: fp32, by the speed of one matrix product', 100 * limit / times['fp32'],
             '%', note=f'which would take {limit:.1f} ms for as many operations',

@@ -103,6 +103,18 @@ def decode_multiple_poses(
     )
 
 
+@compiled
+def all_finite(heatmap, offsets, displacements_fwd, displacements_bwd):
+    """Whether no value of float32 arrays is infinite or NaN."""
+    largest = 0
+    for values in (heatmap, offsets, displacements_fwd, displacements_bwd):
+        # Without their sign, bits are in the order of the numbers; what is not finite comes last.
+        bits = values.reshape(-1).view(np.int32)
+        for i in range(len(bits)):
+            largest = max(largest, bits[i] & 0x7FFFFFFF)
+    return largest < 0x7F800000
+
+
 class PoseArrays(NamedTuple):
     """Some poses, as they are computed: one array for all of them."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,13 @@ import numpy as np
 
 from posenet_ros.backends import Backend, Heads
 from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig
-from posenet_ros.decode import Pose, as_poses, multiple_pose_arrays, single_pose_arrays
+from posenet_ros.decode import (
+    Pose,
+    all_finite,
+    as_poses,
+    multiple_pose_arrays,
+    single_pose_arrays,
+)
 from posenet_ros.errors import BackendError
 from posenet_ros.loading import load_backend
 from posenet_ros.onnx_names import HEADS
@@ -171,20 +176,20 @@ class PoseNet:
 
     def _estimate_batch(self, images: list[np.ndarray], config: DecoderConfig) -> list[list[Pose]]:
         started = time.perf_counter()
-        batch = self.backend.input_buffer(len(images))
         letterboxes = [
             Letterbox.fit(image.shape[0], image.shape[1], self.input_height, self.input_width)
             for image in images
         ]
+        rows = self.backend.needed_rows(letterboxes)
+        batch = self.backend.input_buffer(len(images), rows)
         for image, letterbox, tensor in zip(images, letterboxes, batch, strict=True):
-            preprocess(image, letterbox, self.config.architecture, tensor)
+            preprocess(image, letterbox, self.config.architecture, tensor, rows.start)
         prepared = time.perf_counter()
-        heads = self.backend.run(batch)
+        heads = self.backend.run(batch, rows)
         inferred = time.perf_counter()
-        for name, head in zip(HEADS, heads, strict=True):
-            # A sum is finite only if all of its terms are. Decoded, they might look like nobody.
-            if not math.isfinite(head.sum()):
-                raise BackendError(f'the network gave numbers that are not finite ({name})')
+        if not all_finite(*heads):  # decoded, it might look like nobody
+            names = [n for n, head in zip(HEADS, heads, strict=True) if not np.isfinite(head).all()]
+            raise BackendError(f'the network gave numbers that are not finite ({", ".join(names)})')
         results = [
             self._decode(heads, i, letterbox, config) for i, letterbox in enumerate(letterboxes)
         ]

@@ -14,7 +14,7 @@ from posenet_ros.calibration import CalibrationSet
 from posenet_ros.checkpoint import Checkpoint, fetch_checkpoint
 from posenet_ros.config import ModelConfig, RuntimeConfig
 from posenet_ros.errors import BackendError, CheckpointError, ConfigError, NoDeviceError
-from posenet_ros.onnx_names import EXPORTER_VERSION, QUANTIZER_VERSION
+from posenet_ros.onnx_names import EXPORTER_VERSION, QUANTIZER_VERSION, SHARED_ROWS_VERSION
 
 if TYPE_CHECKING:
     from posenet_ros.backends.engine_builder import EngineOptions
@@ -104,6 +104,7 @@ def network(
     layout: str = 'tensorrt',
     calibration: str | None = None,
     progress: Progress = lambda what, done, total: None,
+    shared_rows: bool = False,
 ) -> bytes:
     """The network as ONNX, for one input size and any batch; made once, then from the cache.
 
@@ -114,6 +115,7 @@ def network(
         layout: of int8: tensorrt or onnxruntime.
         calibration: photos for int8: a folder, a video or a bag.
         progress: told what is done, how much of it and of how much, while int8 is made.
+        shared_rows: black rows of the input are computed once, where that is possible.
     """
     key: dict[str, Any] = {
         'weights': checkpoint.sha256,
@@ -132,6 +134,8 @@ def network(
         key['calibration'] = images.sha256
         key['quantizer'] = QUANTIZER_VERSION
         key['onnxruntime'] = onnxruntime.__version__
+    if shared_rows:
+        key['shared_rows'] = SHARED_ROWS_VERSION
 
     def build(reason: str) -> bytes:
         # Imported here: what is in the cache takes none of this, nor its time and memory.
@@ -150,6 +154,10 @@ def network(
 
             logger.info('making the int8 network (%s): about ten seconds', reason)
             model = calibrated_int8(model, images, config.architecture, layout, progress)
+        if shared_rows:
+            from posenet_ros.shared_rows import share_rows
+
+            share_rows(model)
         return model.SerializeToString()
 
     try:
@@ -180,7 +188,9 @@ def _load_onnxruntime(config: ModelConfig, runtime: RuntimeConfig) -> tuple[Back
     if runtime.precision is None and precision == 'fp16':
         precision = 'fp32'  # CPUs have no float16 to compute in
     checkpoint = weights_for(config, precision)
-    model = network(config, checkpoint, precision, 'onnxruntime', runtime.calibration)
+    model = network(
+        config, checkpoint, precision, 'onnxruntime', runtime.calibration, shared_rows=True
+    )
     backend = OnnxRuntimeBackend(model, precision, runtime.num_threads, runtime.allow_spinning)
     return backend, checkpoint
 

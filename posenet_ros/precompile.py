@@ -6,6 +6,7 @@ import contextlib
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from posenet_ros.backends import Heads
 from posenet_ros.compiled import all_on_disk
 from posenet_ros.config import ModelConfig
 from posenet_ros.estimator import PoseNet
+from posenet_ros.preprocess import Letterbox
 
 
 def precompile() -> None:
@@ -40,10 +42,13 @@ class _NoNetwork:
 
     name, device, precision, max_batch = 'none', 'none', 'fp32', 1
 
-    def input_buffer(self, count: int) -> np.ndarray:
+    def needed_rows(self, letterboxes: Sequence[Letterbox]) -> range:
+        return range(33)
+
+    def input_buffer(self, count: int, rows: range | None = None) -> np.ndarray:
         return np.zeros((count, 3, 33, 33), np.float32)
 
-    def run(self, images: np.ndarray) -> Heads:
+    def run(self, images: np.ndarray, rows: range | None = None) -> Heads:
         return Heads(*(np.zeros((len(images), 3, 3, n), np.float32) for n in (17, 34, 32, 32)))
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ resnet.ts (preprocessInput); tfjs-core 3.21 cpu backend, ResizeBilinear.ts.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -46,6 +47,10 @@ class Letterbox:
             pad_y = math.floor(0.5 * ((1 / target_aspect) * image_width - image_height) + 0.5)
         return cls(image_height, image_width, input_height, input_width, pad_y, pad_x)
 
+    def black_rows(self) -> tuple[int, int]:
+        """How many rows at the top and at the bottom of the input see nothing of the image."""
+        return _black_rows(self.image_height, self.input_height, self.pad_y)
+
     def to_image(self, keypoints: np.ndarray, flip_horizontal: bool = False) -> np.ndarray:
         """Input pixels to image pixels.
 
@@ -69,6 +74,14 @@ class Letterbox:
             self.image_width if flip_horizontal else 0,
         )
         return placed
+
+
+@functools.lru_cache(maxsize=64)  # one of each camera; 50 us when the network has had the cache
+def _black_rows(image_height: int, input_height: int, pad_y: int) -> tuple[int, int]:
+    source = (image_height + 2 * pad_y) / input_height * np.arange(input_height)
+    above = np.count_nonzero(np.ceil(source) < pad_y)
+    below = np.count_nonzero(np.floor(source) >= pad_y + image_height)
+    return int(above), int(below)
 
 
 @compiled
@@ -95,14 +108,17 @@ def check_image(image: np.ndarray) -> None:
         raise ImageError(f'an image has at least one pixel; this one has the shape {image.shape}')
 
 
-def preprocess(image: np.ndarray, letterbox: Letterbox, architecture: str, out: np.ndarray) -> None:
-    """Fills the network input from an image.
+def preprocess(
+    image: np.ndarray, letterbox: Letterbox, architecture: str, out: np.ndarray, first_row: int = 0
+) -> None:
+    """Fills the network input, or some rows of it, from an image.
 
     Args:
         image: uint8 RGB, (H, W, 3), of any strides: a BGR image passes as image[..., ::-1].
-        letterbox: fitted to that image and to `out`.
+        letterbox: fitted to that image and to the input.
         architecture: MobileNetV1 (x / 127.5 - 1) or ResNet50 (mean added).
-        out: float32 (3, input height, input width), C-contiguous; overwritten.
+        out: float32 (3, rows, input width), C-contiguous; overwritten.
+        first_row: of the input, the first that `out` has.
     """
     memory, strides = _memory(image)
     resnet = architecture == 'ResNet50'
@@ -115,6 +131,8 @@ def preprocess(image: np.ndarray, letterbox: Letterbox, architecture: str, out: 
         letterbox.pad_x,
         resnet,
         RESNET_MEAN,
+        letterbox.input_height,
+        first_row,
         out,
     )
 
@@ -143,9 +161,11 @@ def _memory(image: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int, int, in
 
 
 @compiled
-def _pad_resize_normalise(memory, height, width, strides, pad_y, pad_x, resnet, mean, out):
+def _pad_resize_normalise(
+    memory, height, width, strides, pad_y, pad_x, resnet, mean, input_height, first_row, out
+):
     padded_height, padded_width = height + 2 * pad_y, width + 2 * pad_x
-    input_height, input_width = out.shape[1], out.shape[2]
+    input_width = out.shape[2]
     scale_y, scale_x = padded_height / input_height, padded_width / input_width
 
     # Columns are the same in every row: left and right source column, and the way between them.
@@ -177,8 +197,8 @@ def _pad_resize_normalise(memory, height, width, strides, pad_y, pad_x, resnet, 
     above = np.empty((3, input_width), np.float64)
     below = np.empty((3, input_width), np.float64)
     in_above = in_below = -pad_y - 1  # which row of the image each holds: none yet
-    for y in range(input_height):
-        source = scale_y * y
+    for y in range(out.shape[1]):
+        source = scale_y * (first_row + y)
         floor = math.floor(source)
         top = floor - pad_y
         bottom = min(padded_height - 1, math.ceil(source)) - pad_y

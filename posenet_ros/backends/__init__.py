@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
+
+from posenet_ros.preprocess import Letterbox
 
 
 class Heads(NamedTuple):
@@ -24,11 +27,22 @@ class Backend(Protocol):
     precision: str  # fp32, fp16 or int8
     max_batch: int  # most images of one run; no more than are fast together
 
-    def input_buffer(self, count: int) -> np.ndarray:
-        """Where the images of the next run are best written: float32 (count, 3, height, width)."""
+    def needed_rows(self, letterboxes: Sequence[Letterbox]) -> range:
+        """The rows of the input to be filled for such images; it knows the others to be black."""
 
-    def run(self, images: np.ndarray) -> Heads:
-        """Runs the network on float32 images (n, 3, height, width), n from 1 to max_batch.
+    def input_buffer(self, count: int, rows: range | None = None) -> np.ndarray:
+        """Where these rows of the images of the next run are best written; None: all of them.
+
+        Returns:
+            float32 (count, 3, rows, width).
+        """
+
+    def run(self, images: np.ndarray, rows: range | None = None) -> Heads:
+        """Runs the network on images, of which there are these rows; None: all of them.
+
+        Args:
+            images: float32 (n, 3, rows, width), n from 1 to max_batch.
+            rows: all, or what needed_rows said.
 
         Returns:
             Arrays that are good until the next run.

@@ -11,7 +11,7 @@ import contextlib
 import importlib.util
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from posenet_ros.backends import Heads
 from posenet_ros.backends.cuda_memory import Cuda, open_cuda
 from posenet_ros.errors import BackendError, NoDeviceError
 from posenet_ros.onnx_names import HEADS, INPUT_NAME
+from posenet_ros.preprocess import Letterbox
 
 NO_TENSORRT = (
     'the Python package tensorrt is missing (on a Jetson: apt install python3-libnvinfer, and a '
@@ -157,10 +158,13 @@ class TensorRTBackend:
             if engine.get_tensor_dtype(name) != trt.DataType.FLOAT:
                 raise BackendError(f'the engine has {name} in {engine.get_tensor_dtype(name)}')
 
-    def input_buffer(self, count: int) -> np.ndarray:
+    def needed_rows(self, letterboxes: Sequence[Letterbox]) -> range:
+        return range(self._images.shape[2])
+
+    def input_buffer(self, count: int, rows: range | None = None) -> np.ndarray:
         return self._images[:count]
 
-    def run(self, images: np.ndarray) -> Heads:
+    def run(self, images: np.ndarray, rows: range | None = None) -> Heads:
         if self._closed:
             raise BackendError('this model is closed')
         count = len(images)

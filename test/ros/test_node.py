@@ -596,6 +596,14 @@ def test_rounds_leave_no_thread_file_or_memory_behind(start_node, peer):
     assert after['megabytes'] < before['megabytes'] + 10
 
 
+def test_node_maps_no_library_of_scipys(start_node):
+    # Numba would load it: 17 MB for products of matrices, of which there are none here.
+    pytest.importorskip('scipy', reason='without scipy there is nothing to leave out')
+    maps = (Path('/proc') / str(start_node().pid) / 'maps').read_text()
+    assert '/onnxruntime/' in maps
+    assert '/scipy/' not in maps
+
+
 def test_enable_pauses_without_unloading(start_node, peer, camera, astronaut):
     poses = peer.collect(PoseArray, f'{NODE}/poses')
     start_node()
