@@ -1,6 +1,7 @@
-"""Rows that are computed once and repeated: to the bit what computing all of them gives."""
+"""Rows that are computed once and repeated: on x86 to the bit what computing all of them gives."""
 
 import itertools
+import platform
 from dataclasses import replace
 
 import numpy as np
@@ -84,6 +85,12 @@ def test_black_rows_are_those_that_no_image_reaches(height, width):
             assert (part == out[:, first:last]).all()
 
 
+def assert_same(head, wanted):
+    # Other processors' products of matrices may add up in another order when there are fewer rows.
+    tolerance = 0 if platform.machine() in ('x86_64', 'AMD64') else 1e-5 * np.abs(wanted).max()
+    assert np.abs(head - wanted).max() <= tolerance
+
+
 def heads_of(backend, image):
     letterbox = Letterbox.fit(*image.shape[:2], 257, 257)
     rows = backend.needed_rows([letterbox])
@@ -102,7 +109,7 @@ def assert_same_heads(backend, plain, rows_skipped):
         expected, none = heads_of(plain, image)
         assert none == 0
         for head, wanted in zip(heads, expected, strict=True):
-            assert np.array_equal(head, wanted)
+            assert_same(head, wanted)
         skipped.append(rows)
     assert skipped == rows_skipped
 
@@ -138,7 +145,7 @@ def test_all_rows_are_taken_too(graph):
     assert share_rows(graph)
     backend = OnnxRuntimeBackend(graph.SerializeToString())
     for head, wanted in zip(backend.run(images), expected, strict=True):
-        assert np.array_equal(head, wanted)
+        assert_same(head, wanted)
 
 
 def test_only_squares_that_gain_and_plain_chains_are_changed(tmp_path, graph):
