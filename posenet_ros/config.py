@@ -271,8 +271,8 @@ class RuntimeConfig:
         default=0,
         metadata={
             'help': 'CPU threads of one inference with onnxruntime; 0 is one per core: on two '
-            'cores 8.3 ms instead of 11.4 at 257 and 22 instead of 41 at 513; beside a busy '
-            'process 12.4 instead of 11.6 and 37 instead of 41.',
+            'cores 6.8 ms instead of 11.0 at 257 and 25 instead of 41 at 513; beside a busy '
+            'process 11.2 instead of 11.0 and 45 instead of 39.',
             'range': (0, 256),
         },
     )
@@ -280,9 +280,9 @@ class RuntimeConfig:
         default=False,
         metadata={
             'help': 'Let the inference threads of onnxruntime spin while they wait. At 15 Hz and '
-            '257 on two cores an inference took 7.8 ms instead of 8.3 with nothing else running, '
-            'and 23 instead of 12 beside a busy process; the process took 80% of a core instead '
-            'of 21%.'
+            '257 on two cores an inference took 6.3 ms instead of 6.8 with nothing else running, '
+            'and 22 instead of 11 beside a busy process; the process took 76% of a core instead '
+            'of 19%.'
         },
     )
     cuda_library: str | None = field(
