@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,8 +26,12 @@ def precompile() -> None:
     """
     if not all_on_disk():
         command = [sys.executable, '-c', _CHILD, *sys.path]
-        with contextlib.suppress(OSError):
-            subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
+        with (
+            contextlib.suppress(OSError),
+            # Nothing is written: the pipe's end tells the child that this process has ended.
+            subprocess.Popen(command, stdin=subprocess.PIPE) as child,
+        ):
+            child.wait()
 
 
 # It must find the same sources: numba keeps the loops apart by their sources' folder.
@@ -55,9 +61,15 @@ class _NoNetwork:
         pass
 
 
+def _end_with_the_parent() -> None:
+    os.read(0, 1)
+    os._exit(1)  # what is being compiled is lost; numba writes whole files or none
+
+
 def compile_loops() -> None:
     """What the child does."""
     # The node blocks them, and what it starts inherits that.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     PoseNet(ModelConfig(input_resolution=33), _NoNetwork(), '').warm_up()
