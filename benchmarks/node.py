@@ -22,7 +22,7 @@ from benchmarks.camera import cpu_seconds
 from benchmarks.figures import ROOT, Section
 from posenet_ros import ModelConfig
 from posenet_ros.checkpoint import fetch_checkpoint, posenet_home
-from posenet_ros.ros.fastdds import profile_environment
+from posenet_ros.ros.fastdds import profile_environment, this_machine_alone
 
 LOG = ROOT / 'build/benchmark_node.log'
 DOMAIN = str(random.randint(1, 100))
@@ -32,9 +32,10 @@ PROFILES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 def environment(profile: str | None = 'fastdds.xml') -> dict[str, str]:
     """Of a benchmark's process: a domain of its own, and one of our Fast DDS profiles or none."""
     variables = {key: value for key, value in os.environ.items() if key not in PROFILES}
+    variables |= this_machine_alone(variables)
     if profile is not None:
-        variables |= profile_environment(variables, ROOT, profile)
-    return {**variables, 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST', 'ROS_DOMAIN_ID': DOMAIN}
+        variables |= profile_environment(variables, ROOT, profile)[0]
+    return {**variables, 'ROS_DOMAIN_ID': DOMAIN}
 
 
 class NodeProcess:

@@ -5,24 +5,30 @@
     with PoseNet.load(ModelConfig()) as net:
         poses = net.estimate_multiple_poses(image)  # uint8 RGB, (H, W, 3)
 
-Nothing outside posenet_ros.ros imports ROS.
+Nothing outside posenet_ros.ros imports ROS. The library's names are imported when they are first
+used: whoever wants the messages alone (`ros2 topic echo`, rqt, a launch file, another node's
+`from posenet_ros.msg import PoseArray`) needs none of the library's dependencies.
 """
 
+from importlib import import_module
 from pkgutil import extend_path
+from typing import TYPE_CHECKING, Any
 
-from posenet_ros.config import DecoderConfig, ModelConfig
-from posenet_ros.decode import Pose
-from posenet_ros.errors import (
-    BackendError,
-    CheckpointError,
-    ConfigError,
-    GraphError,
-    ImageError,
-    PoseNetError,
-)
-from posenet_ros.estimator import PoseNet
-from posenet_ros.keypoints import KEYPOINT_NAMES, SKELETON
 from posenet_ros.version import __version__
+
+if TYPE_CHECKING:
+    from posenet_ros.config import DecoderConfig, ModelConfig
+    from posenet_ros.decode import Pose
+    from posenet_ros.errors import (
+        BackendError,
+        CheckpointError,
+        ConfigError,
+        GraphError,
+        ImageError,
+        PoseNetError,
+    )
+    from posenet_ros.estimator import PoseNet
+    from posenet_ros.keypoints import KEYPOINT_NAMES, SKELETON
 
 # The generated posenet_ros.msg may lie in another folder than these sources.
 __path__ = extend_path(__path__, __name__)
@@ -42,3 +48,32 @@ __all__ = [
     'PoseNetError',
     '__version__',
 ]
+
+_MODULES = {
+    'config': ('DecoderConfig', 'ModelConfig'),
+    'decode': ('Pose',),
+    'errors': (
+        'BackendError',
+        'CheckpointError',
+        'ConfigError',
+        'GraphError',
+        'ImageError',
+        'PoseNetError',
+    ),
+    'estimator': ('PoseNet',),
+    'keypoints': ('KEYPOINT_NAMES', 'SKELETON'),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports one of the library's names (PEP 562)."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    value = getattr(import_module(f'{__name__}.{_MODULE_OF[name]}'), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE_OF})

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from posenet_ros.config import ModelConfig
+from posenet_ros.environment import dependencies_for
 from posenet_ros.errors import CheckpointError, GraphError
 from posenet_ros.tfjs_graph import check_shards, read_topology
 
@@ -113,7 +114,7 @@ def fetch_checkpoint(config: ModelConfig, force: bool = False) -> Checkpoint:
         url = _graph_url(config)
         entry = posenet_home() / 'checkpoints' / _cache_name(config, url)
         if force or not entry.exists():
-            with _new_entry(entry) as folder:
+            with _new_entry(entry) as folder, dependencies_for('fetching the weights'):
                 _download(config, url, folder)
         _verify_entry(config, entry)
         origin = entry / ORIGIN

@@ -7,12 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from posenet_ros.decode import Pose
-from posenet_ros.keypoints import SKELETON
-
-# Below these scores keypoints and people are guesses; they are not drawn. The reference's demo
-# draws people from 0.15 too.
-MIN_KEYPOINT_SCORE = 0.3
-MIN_POSE_SCORE = 0.15
+from posenet_ros.keypoints import MIN_KEYPOINT_SCORE, MIN_POSE_SCORE, SKELETON
 
 # RGB, told apart by the colour-blind too (Okabe and Ito).
 PERSON_COLOURS = (

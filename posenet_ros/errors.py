@@ -27,3 +27,7 @@ class ImageError(PoseNetError, ValueError):
 
 class NoDeviceError(BackendError):
     """There is nothing here that the backend could run on; the message says what is missing."""
+
+
+class DependencyError(PoseNetError):
+    """A package that is needed for this is not installed; the message says which, and where."""

@@ -62,3 +62,8 @@ SKELETON = (
     (5, 6),
     (11, 12),
 )
+
+# Below these scores keypoints and people are guesses; they are not drawn. The reference's demo
+# draws people from 0.15 too.
+MIN_KEYPOINT_SCORE = 0.3
+MIN_POSE_SCORE = 0.15

@@ -13,6 +13,7 @@ from posenet_ros.build_cache import BuildCache, CacheError
 from posenet_ros.calibration import CalibrationSet
 from posenet_ros.checkpoint import Checkpoint, fetch_checkpoint
 from posenet_ros.config import ModelConfig, RuntimeConfig
+from posenet_ros.environment import dependencies_for
 from posenet_ros.errors import BackendError, CheckpointError, ConfigError, NoDeviceError
 from posenet_ros.onnx_names import EXPORTER_VERSION, QUANTIZER_VERSION, SHARED_ROWS_VERSION
 
@@ -126,7 +127,8 @@ def network(
         'precision': precision,
     }
     if precision == 'int8':
-        import onnxruntime
+        with dependencies_for('int8'):
+            import onnxruntime
 
         images = CalibrationSet.of(calibration)
         key['architecture'] = config.architecture  # which tells how the images are normalised
@@ -139,7 +141,8 @@ def network(
 
     def build(reason: str) -> bytes:
         # Imported here: what is in the cache takes none of this, nor its time and memory.
-        from posenet_ros.onnx_export import export_onnx
+        with dependencies_for('making the network'):
+            from posenet_ros.onnx_export import export_onnx
         from posenet_ros.tfjs_graph import load_graph
 
         height, width = config.valid_resolution
@@ -150,7 +153,8 @@ def network(
 
             model = to_fp16(model)
         elif precision == 'int8':
-            from posenet_ros.quantization import calibrated_int8
+            with dependencies_for('making the int8 network'):
+                from posenet_ros.quantization import calibrated_int8
 
             logger.info('making the int8 network (%s): about ten seconds', reason)
             model = calibrated_int8(model, images, config.architecture, layout, progress)
@@ -182,7 +186,8 @@ def _check_input_size(config: ModelConfig) -> None:
 
 
 def _load_onnxruntime(config: ModelConfig, runtime: RuntimeConfig) -> tuple[Backend, Checkpoint]:
-    from posenet_ros.backends.onnxruntime import OnnxRuntimeBackend
+    with dependencies_for('running on the CPU'):
+        from posenet_ros.backends.onnxruntime import OnnxRuntimeBackend
 
     precision = chosen_precision(config, runtime)
     if runtime.precision is None and precision == 'fp16':

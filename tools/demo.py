@@ -25,10 +25,12 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from posenet_ros import KEYPOINT_NAMES, Pose
-from posenet_ros.draw import MIN_POSE_SCORE, draw_poses
+from posenet_ros.draw import draw_poses
 from posenet_ros.errors import ImageError, PoseNetError
 from posenet_ros.image_conversion import image_to_rgb
+from posenet_ros.keypoints import MIN_POSE_SCORE
 from posenet_ros.media import Video, VideoWriter, read_image, write_image
+from posenet_ros.ros.fastdds import this_machine_alone
 
 TIMEOUT_SECONDS = 180.0  # the first run fetches the model and compiles the decoder
 QUIET_SECONDS = 2.0  # after the source has ended
@@ -70,7 +72,8 @@ def main() -> int:
     parser.add_argument('--video', type=Path)
     options = parser.parse_args()
     # A network of its own: the demo must not talk to a robot nearby.
-    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    for name, value in this_machine_alone(os.environ).items():
+        os.environ.setdefault(name, value)
     os.environ.setdefault('ROS_DOMAIN_ID', str(random.randint(1, 100)))
     try:
         with tempfile.TemporaryDirectory() as scratch:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
+from builtin_interfaces.msg import Time
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 from rclpy.publisher import Publisher
@@ -28,9 +30,10 @@ from posenet_ros.image_conversion import (
 )
 from posenet_ros.msg import PoseArray
 from posenet_ros.ros.diagnostics import CameraStatistics
-from posenet_ros.ros.markers import PixelPlane, calibrated, pose_markers
-from posenet_ros.ros.messages import image_message, pixels_of
+from posenet_ros.ros.markers import PixelPlane, calibrated, no_markers, pose_markers
+from posenet_ros.ros.messages import image_message, jpeg_message, pixels_of
 from posenet_ros.ros.serialized import pose_array_bytes, read_image
+from posenet_ros.ros.topics import COMPRESSED_TYPE, CameraTopics
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -55,28 +58,35 @@ class Camera:
 
     Args:
         node: that owns the topics.
-        name: prefix of the topics; empty for none.
-        compressed: subscribe to CompressedImage.
+        name: prefix of the topics that are published; empty for none.
+        topics: what it is read from.
+        lazy: read nothing while nobody subscribes to what is published.
     """
 
-    def __init__(self, node: LifecycleNode, name: str, compressed: bool) -> None:
+    def __init__(self, node: LifecycleNode, name: str, topics: CameraTopics, lazy: bool) -> None:
         self.name = name
+        self.topics = topics
         self.statistics = CameraStatistics()
         self._node = node
-        self._compressed = compressed
-        if compressed:
+        self._lazy = lazy
+        if topics.image_type == COMPRESSED_TYPE:
             importlib.import_module('cv2')  # now, not when the first image waits
         self._prefix = f'{name}/' if name else ''
+        self._on_image: Callable[[Camera, Received], None] | None = None
         self._subscriptions: list = []
         self._camera_info: CameraInfo | None = None
         # What was drawn last, to be drawn over: fresh memory costs more than all the drawing.
         self._drawing: Image | None = None
-        self._publishers: list = []
+        self._frame_id = ''
+        self._publishers: list[Publisher] = []
         overlay_qos = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
         try:
             self._poses = self._publisher(PoseArray, 'poses', POSES_QOS)
             self._markers = self._publisher(MarkerArray, 'markers', POSES_QOS)
             self._annotated = self._publisher(Image, 'image_annotated', overlay_qos)
+            self._annotated_jpeg = self._publisher(
+                CompressedImage, 'image_annotated/compressed', overlay_qos
+            )
         except BaseException:
             self.destroy()
             raise
@@ -85,27 +95,50 @@ class Camera:
 
     def subscribe(self, on_image: Callable[[Camera, Received], None]) -> None:
         """Starts to receive images and camera_info. What on_image gets is for `read`."""
-        node = self._node
-        topic = f'{self._prefix}image_raw'
-        if self._compressed:
-            # As image_transport does: the base topic is remapped first, then extended.
-            topic = f'{node.resolve_topic_name(topic)}/compressed'
+        self._on_image = on_image
+        self.follow_demand()
 
+    def unsubscribe(self) -> None:
+        """Stops receiving."""
+        self._on_image = None
+        self.follow_demand()
+
+    def follow_demand(self) -> None:
+        """Subscribes or unsubscribes as somebody or nobody wants what is published."""
+        if self._on_image is None or (self._lazy and not self.wanted()):
+            for subscription in self._subscriptions:
+                self._node.destroy_subscription(subscription)
+            self._subscriptions = []
+        elif not self._subscriptions:
+            self._open(self._on_image)
+
+    @property
+    def subscribed(self) -> bool:
+        return bool(self._subscriptions)
+
+    def wanted(self) -> bool:
+        """Whether anybody subscribes to anything that is published."""
+        return any(publisher.get_subscription_count() > 0 for publisher in self._publishers)
+
+    def endpoints(self) -> list[str]:
+        """What QoS can be overridden for, as the names of the parameters have it."""
+        return [
+            f'{self.topics.image}.subscription',
+            f'{self.topics.camera_info}.subscription',
+            *(f'{publisher.topic_name}.publisher' for publisher in self._publishers),
+        ]
+
+    def _open(self, on_image: Callable[[Camera, Received], None]) -> None:
         def receive(message: Received) -> None:
             self.statistics.image_received()
             on_image(self, message)
 
-        if self._compressed:
-            self._subscribe(CompressedImage, topic, receive)
+        self.statistics.listening()
+        if self.topics.image_type == COMPRESSED_TYPE:
+            self._subscribe(CompressedImage, self.topics.image, receive)
         else:  # raw: an image that is replaced by a newer one is never taken apart
-            self._subscribe(Image, topic, receive, raw=True)
-        self._subscribe(CameraInfo, f'{self._prefix}camera_info', self._on_camera_info)
-
-    def unsubscribe(self) -> None:
-        """Stops receiving."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._subscriptions = []
+            self._subscribe(Image, self.topics.image, receive, raw=True)
+        self._subscribe(CameraInfo, self.topics.camera_info, self._on_camera_info)
 
     def read(self, received: Received) -> tuple[Header, np.ndarray]:
         """Header and pixels of an image; see image_conversion.py.
@@ -129,6 +162,7 @@ class Camera:
         return (
             self._markers.get_subscription_count() > 0
             or self._annotated.get_subscription_count() > 0
+            or self._annotated_jpeg.get_subscription_count() > 0
         )
 
     def publish_overlays(
@@ -141,9 +175,11 @@ class Camera:
         min_pose_score: float,
         distance: float,
         plane_width: float,
+        lifetime: float,
     ) -> None:
         """Builds and publishes the markers and the annotated image, each if somebody looks."""
         height, width = image.shape[:2]
+        self._frame_id = header.frame_id
         if self._markers.get_subscription_count() > 0:
             info = self._camera_info
             if info is not None and calibrated(info):
@@ -151,9 +187,11 @@ class Camera:
             else:
                 plane = PixelPlane.uncalibrated(width, height, distance, plane_width)
             self._markers.publish(
-                pose_markers(header, poses, plane, min_keypoint_score, min_pose_score)
+                pose_markers(header, poses, plane, min_keypoint_score, min_pose_score, lifetime)
             )
-        if self._annotated.get_subscription_count() > 0:
+        raw_wanted = self._annotated.get_subscription_count() > 0
+        jpeg_wanted = self._annotated_jpeg.get_subscription_count() > 0
+        if raw_wanted or jpeg_wanted:
             message = self._drawing
             if message is None or (message.height, message.width) != (height, width):
                 message = image_message(header, np.empty(image.shape, np.uint8), 'rgb8')
@@ -162,7 +200,16 @@ class Camera:
             canvas = pixels_of(message)
             copy_rgb(image, canvas)
             draw_poses(canvas, poses, min_keypoint_score, min_pose_score)
-            self._annotated.publish(message)
+            if raw_wanted:
+                self._annotated.publish(message)
+            if jpeg_wanted:
+                self._annotated_jpeg.publish(jpeg_message(header, canvas))
+
+    def clear_markers(self) -> None:
+        """Takes the people away that rviz shows still."""
+        with contextlib.suppress(Exception):  # the context may be on its way down
+            if self._markers.get_subscription_count() > 0:
+                self._markers.publish(no_markers(Header(frame_id=self._frame_id, stamp=Time())))
 
     def destroy(self) -> None:
         """Gives up all topics."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 
 from posenet_ros.errors import ConfigError
+from posenet_ros.ros.arguments import in_one_sentence
 from posenet_ros.ros.parameters import ParameterSpec
 
 
@@ -23,9 +25,25 @@ def declare_parameters(node: Node, specs: Iterable[ParameterSpec]) -> dict[str, 
         try:
             declared = node.declare_parameter(spec.name, spec.default, _descriptor(spec)).value
         except Exception as error:  # rclpy's errors for a bad override share no class
-            raise ConfigError(str(error)) from error
-        values[spec.name] = spec.checked(declared)
+            raise ConfigError(in_one_sentence(error)) from error
+        value = values[spec.name] = spec.checked(declared)
+        if isinstance(value, float) and not isinstance(declared, float):
+            node.set_parameters([Parameter(spec.name, value=value)])  # 25 was given for 25.0
     return values
+
+
+def with_doubles(parameters: Iterable[Parameter], doubles: Collection[str]) -> list[Parameter]:
+    """Parameters of a set, with integers made doubles where the parameter is one.
+
+    `ros2 param set nms_radius 30` sends an integer. rclpy would refuse it, or let the parameter
+    become an integer, which C++ clients then refuse.
+    """
+    return [
+        Parameter(p.name, value=float(p.value))
+        if p.name in doubles and p.type_ == Parameter.Type.INTEGER
+        else p
+        for p in parameters
+    ]
 
 
 def _descriptor(spec: ParameterSpec) -> ParameterDescriptor:

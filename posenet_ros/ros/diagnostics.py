@@ -25,6 +25,8 @@ class Window:
     dropped_now: int = 0  # frames, in this window
     samples: dict[str, list[float]] = field(default_factory=dict)  # latency and stages, in s
     last_image_age: float | None = None
+    waiting: float = 0.0  # seconds for the next image, since the last or since it listens
+    clock_offset: float | None = None  # seconds from the stamps to our clock, if not ours
 
 
 class CameraStatistics:
@@ -34,9 +36,22 @@ class CameraStatistics:
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._last_image: float | None = None
+        self._listening_since = self._started
+        self._clock_offset: float | None = None
         self._received = self._processed = self._people = self._dropped_now = 0
         self._dropped: Counter = Counter()
         self._samples: dict[str, list[float]] = defaultdict(list)
+
+    def listening(self) -> None:
+        """Images are expected from now on."""
+        with self._lock:
+            self._listening_since = time.monotonic()
+            self._last_image = None
+
+    def stamped_by_another_clock(self, offset: float | None) -> None:
+        """Seconds from an image's stamp to our clock, where that cannot be latency; or None."""
+        with self._lock:
+            self._clock_offset = offset
 
     def image_received(self) -> None:
         with self._lock:
@@ -71,11 +86,27 @@ class CameraStatistics:
                 dropped_now=self._dropped_now,
                 samples=dict(self._samples),
                 last_image_age=None if self._last_image is None else now - self._last_image,
+                waiting=now - max(self._last_image or 0.0, self._listening_since),
+                clock_offset=self._clock_offset,
             )
             self._started = now
             self._received = self._processed = self._dropped_now = 0
             self._samples = defaultdict(list)
             return window
+
+
+def clock_problem(offset: float) -> str:
+    """What stamps say that are by another clock than the node's.
+
+    Args:
+        offset: seconds from the stamps to our clock; negative where they are ahead.
+    """
+    if offset < 0:
+        return f"stamps {-offset:.1f} s ahead of this node's clock: they are by another clock"
+    return (
+        f"stamps {offset:.1f} s behind this node's clock: the camera has a clock of its own, or a "
+        'bag is played without use_sim_time'
+    )
 
 
 def camera_status(
@@ -86,6 +117,8 @@ def camera_status(
     thresholds: Mapping[str, Any],
     model: Mapping[str, str],
     failure: str = '',
+    no_image_reason: str = '',
+    resting: str = 'paused',
 ) -> DiagnosticStatus:
     """One camera's status while the model is loaded.
 
@@ -97,6 +130,8 @@ def camera_status(
         thresholds: the parameters of the group diagnostics.
         model: what to say of the model.
         failure: why the model does not run, if it does not.
+        no_image_reason: why no image comes, if that is known.
+        resting: why no images are expected, where they are not.
     """
     problems: list[tuple[bytes, str]] = []
     latencies = window.samples.get('latency', [])
@@ -105,11 +140,14 @@ def camera_status(
         problems.append((DiagnosticStatus.ERROR, f'inference fails: {failure}'))
     if active:
         age = window.last_image_age
+        reason = f': {no_image_reason}' if no_image_reason else ''
         if age is None:
-            problems.append((DiagnosticStatus.WARN, 'no image has come yet'))
+            problems.append((DiagnosticStatus.WARN, f'no image has come yet{reason}'))
         elif age > thresholds['image_timeout']:
-            problems.append((DiagnosticStatus.WARN, f'no image for {age:.1f} s'))
-        if p95 > thresholds['latency_error']:
+            problems.append((DiagnosticStatus.WARN, f'no image for {age:.1f} s{reason}'))
+        if window.clock_offset is not None:
+            problems.append((DiagnosticStatus.WARN, clock_problem(window.clock_offset)))
+        elif p95 > thresholds['latency_error']:
             problems.append((DiagnosticStatus.ERROR, f'latency {p95:.3f} s'))
         elif p95 > thresholds['latency_warn']:
             problems.append((DiagnosticStatus.WARN, f'latency {p95:.3f} s'))
@@ -121,7 +159,7 @@ def camera_status(
                 )
             )
     level = max((level for level, _ in problems), default=DiagnosticStatus.OK)
-    message = '; '.join(text for _, text in problems) or ('running' if active else 'paused')
+    message = '; '.join(text for _, text in problems) or ('running' if active else resting)
     values = {
         'rate in (Hz)': f'{window.received / window.seconds:.1f}',
         'rate out (Hz)': f'{window.processed / window.seconds:.1f}',

@@ -20,7 +20,7 @@ from std_msgs.msg import Header
 from posenet_ros.errors import ConfigError, ImageError
 from posenet_ros.media import VIDEO_SUFFIXES, Video, images_in, read_image
 from posenet_ros.ros.declaration import declare_parameters
-from posenet_ros.ros.messages import image_message
+from posenet_ros.ros.messages import image_message, jpeg_message
 from posenet_ros.ros.parameters import ParameterSpec
 
 # OpenCV conversion from RGB to each encoding that can be published.
@@ -172,10 +172,7 @@ class ImageSource(Node):
         self._info_publisher.publish(self._camera_info(header, image))
         self._publisher.publish(image_message(header, pixels, encoding))
         if self._compressed_publisher is not None:
-            _, jpeg = cv2.imencode('.jpg', image[..., ::-1])
-            message = CompressedImage(header=header, format='rgb8; jpeg compressed bgr8')
-            message.data.frombytes(jpeg.tobytes())
-            self._compressed_publisher.publish(message)
+            self._compressed_publisher.publish(jpeg_message(header, image))
 
     def _camera_info(self, header: Header, image: np.ndarray) -> CameraInfo:
         """A pinhole camera that looks through the middle of the image."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import ColorRGBA, Header
@@ -72,6 +73,7 @@ def pose_markers(
     plane: PixelPlane,
     min_keypoint_score: float,
     min_pose_score: float,
+    lifetime: float = 0.0,
 ) -> MarkerArray:
     """Joints, bones and a label per person, after removing those of the last image.
 
@@ -81,6 +83,7 @@ def pose_markers(
         plane: where the pixels lie in space.
         min_keypoint_score: joints below it, and their bones, are left out.
         min_pose_score: people below it are left out.
+        lifetime: seconds after which rviz takes them away, if nothing newer comes; 0 is never.
     """
     markers = [Marker(header=header, action=Marker.DELETEALL)]
     for index, pose in enumerate(poses):
@@ -105,7 +108,15 @@ def pose_markers(
         label.pose.position = Point(x=top.x, y=top.y - 2 * LABEL_METRES, z=top.z)
         label.text = f'{index + 1}: {pose.score:.2f}'
         markers.append(label)
+    seconds, part = divmod(lifetime, 1.0)
+    for marker in markers[1:]:
+        marker.lifetime = Duration(sec=int(seconds), nanosec=int(part * 1e9))
     return MarkerArray(markers=markers)
+
+
+def no_markers(header: Header) -> MarkerArray:
+    """Takes away all that was shown before."""
+    return MarkerArray(markers=[Marker(header=header, action=Marker.DELETEALL)])
 
 
 def _marker(

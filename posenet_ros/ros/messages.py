@@ -5,7 +5,7 @@ from __future__ import annotations
 import array
 
 import numpy as np
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from posenet_ros.estimator import PoseNet
@@ -22,6 +22,16 @@ def image_message(header: Header, pixels: np.ndarray, encoding: str) -> Image:
     message = Image(header=header, height=height, width=width, encoding=encoding)
     message.step = len(data) // height
     message.data = data
+    return message
+
+
+def jpeg_message(header: Header, rgb: np.ndarray) -> CompressedImage:
+    """A JPEG of uint8 RGB pixels, (H, W, 3), in the words of compressed_image_transport."""
+    import cv2
+
+    _, jpeg = cv2.imencode('.jpg', cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    message = CompressedImage(header=header, format='rgb8; jpeg compressed bgr8')
+    message.data = array.array('B', jpeg.tobytes())
     return message
 
 

@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.timer import Timer
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
@@ -26,9 +29,11 @@ from posenet_ros.errors import BackendError, ConfigError, ImageError, PoseNetErr
 from posenet_ros.estimator import PoseNet
 from posenet_ros.msg import ModelInfo
 from posenet_ros.precompile import precompile
+from posenet_ros.ros.arguments import untaken_parameters, untaken_qos
 from posenet_ros.ros.camera import Camera, Received, no_events
-from posenet_ros.ros.declaration import declare_parameters
-from posenet_ros.ros.diagnostics import camera_status, status
+from posenet_ros.ros.declaration import declare_parameters, with_doubles
+from posenet_ros.ros.diagnostics import Window, camera_status, clock_problem, status
+from posenet_ros.ros.executor import BackgroundExecutor
 from posenet_ros.ros.log import forward_log, stop_forwarding
 from posenet_ros.ros.mailbox import Mailbox
 from posenet_ros.ros.messages import model_info
@@ -41,12 +46,19 @@ from posenet_ros.ros.parameters import (
     model_config,
     runtime_config,
 )
+from posenet_ros.ros.topics import CameraTopics, camera_topics, why_no_image
 from posenet_ros.ros.worker import ModelWorker, Worker
 
 CAMERA_NAME = re.compile('[A-Za-z][A-Za-z0-9_]*')
 WARN_EVERY_SECONDS = 5.0
 MAX_WARNINGS = 5  # different ones within that time
 STOP_SECONDS = 5.0
+DEMAND_SECONDS = 0.2  # between two looks at whether anybody subscribes
+# Nothing of ours is so late, since nothing queues, nor so early: then it is another clock's stamp.
+MOST_LATENCY = 10.0
+MOST_AHEAD = 0.1
+
+DOUBLES = frozenset(spec.name for spec in PARAMETERS if isinstance(spec.default, float))
 
 
 def _load(config: ModelConfig, runtime: RuntimeConfig, max_batch: int) -> PoseNet:
@@ -68,7 +80,8 @@ class PoseNetNode(LifecycleNode):
 
     Three threads: the executor's receives and puts the newest image of each camera into a mailbox;
     the model's takes what waits, runs it and publishes the poses; the overlay's draws for whoever
-    looks, so that drawing never delays a pose.
+    looks, so that drawing never delays a pose. In BackgroundExecutor transitions have a fourth, so
+    that services answer while a model is loaded.
 
     Args:
         stop_requested: tells a long configure that the process is to end.
@@ -85,6 +98,7 @@ class PoseNetNode(LifecycleNode):
         self._stop_requested = stop_requested
         self._active = False
         self._enabled = True
+        self._loading_since: float | None = None
         self._trouble = ''  # why the last transition failed
         self._failure = ''  # why the last batch was not run
         self._cameras: dict[str, Camera] = {}
@@ -96,10 +110,18 @@ class PoseNetNode(LifecycleNode):
         self._frames: Mailbox[Received] = Mailbox()
         self._overlays: Mailbox[Overlay] = Mailbox()
         self._model_info: Publisher | None = None
+        self._demand_timer: Timer | None = None
+
+        self._no_image: dict[str, str] = {}  # by camera: why none comes, as it was told last
+        self._told: set[str] = set()  # what is told only once
 
         self._log_handler = forward_log(self.get_logger())
         self._values = declare_parameters(self, PARAMETERS)
         self._decoder = decoder_config(self._values)
+        # rclpy has no public name for what was given and nobody declared.
+        known = list(self.get_parameters_by_prefix(''))
+        for warning in untaken_parameters(self._parameter_overrides, known):
+            self.get_logger().warning(warning)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._enable_service = self.create_service(SetBool, '~/enable', self._on_enable)
         self._diagnostics = self.create_publisher(
@@ -109,6 +131,13 @@ class PoseNetNode(LifecycleNode):
         self._diagnostics_timer = self.create_timer(
             1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
+        # For BackgroundExecutor: what loads a model, and so takes its time.
+        self.background_services = [
+            service for service in self.services if service.srv_name.endswith('/change_state')
+        ]
+        for service in self.background_services:
+            service.callback_group = ReentrantCallbackGroup()
+            service.callback = self._answering(service.callback)
 
     # Lifecycle.
 
@@ -127,6 +156,7 @@ class PoseNetNode(LifecycleNode):
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._pause()
+        self._trouble = ''
         return TransitionCallbackReturn.SUCCESS
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -153,6 +183,26 @@ class PoseNetNode(LifecycleNode):
         """False while a model that hangs keeps its thread."""
         return self._hanging_worker is None or self._hanging_worker.stop(0.0)
 
+    def _answering(self, change_state: Callable) -> Callable:
+        """The service's callback, with an answer also to what is no transition of this state."""
+
+        def answer(request: ChangeState.Request, response: ChangeState.Response):
+            try:
+                return change_state(request, response)
+            except Exception as error:  # Humble and Jazzy raise what Kilted logs
+                self.get_logger().error(f'cannot change the state: {error}')
+                response.success = False
+                return response
+
+        return answer
+
+    def _in_spinning_thread(self, work: Callable[[], None]) -> None:
+        """Makes or gives up what the executor waits on."""
+        if isinstance(self.executor, BackgroundExecutor):
+            self.executor.in_spinning_thread(work)
+        else:
+            work()
+
     def _attempt(self, step: Callable[[], None], name: str) -> TransitionCallbackReturn:
         """Does a step. What it cannot have fails the transition; anything else is an error."""
         try:
@@ -176,18 +226,23 @@ class PoseNetNode(LifecycleNode):
 
     def _activate(self) -> None:
         self._active = True
-        self._apply_enabled()
+        self._in_spinning_thread(self._apply_enabled)
+        endpoints = [end for camera in self._cameras.values() for end in camera.endpoints()]
+        for warning in untaken_qos(self._parameter_overrides, endpoints):
+            self._tell_once(warning, warning)
 
     def _configure(self) -> None:
+        self._loading_since = time.monotonic()
+        try:
+            self._load_model()
+        finally:
+            self._loading_since = None
+
+    def _load_model(self) -> None:
         values = self._values
         config, runtime = model_config(values), runtime_config(values)
         names = values['cameras']
-        good = all(name == '' or CAMERA_NAME.fullmatch(name) for name in names)
-        if not good or not names or len(set(names)) != len(names):
-            raise ConfigError(
-                f'Invalid cameras {names}. Should be one name or more, all different, of letters, '
-                'digits and _ that begin with a letter'
-            )
+        topics = self._camera_topics(names)
         if not self.stopped_cleanly:
             raise BackendError(
                 'the model that was loaded before still hangs; configure again when it has ended'
@@ -207,14 +262,7 @@ class PoseNetNode(LifecycleNode):
             'posenet_overlay', self._overlays, self._draw, self._report_unexpected
         )
         self._overlay_worker.start()
-        compressed = values['image_transport'] == 'compressed'
-        for name in names:
-            self._cameras[name] = Camera(self, name, compressed)
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._model_info = self.create_publisher(
-            ModelInfo, '~/model_info', latched, event_callbacks=no_events()
-        )
-        self._model_info.publish(model_info(net))
+        self._in_spinning_thread(lambda: self._make_topics(topics))
         # What is there now stays. Looking through all of it for garbage would stop every thread
         # for 0.1 s, in the middle of a frame.
         gc.collect()
@@ -222,16 +270,66 @@ class PoseNetNode(LifecycleNode):
         self.get_logger().info(
             f'{config.architecture} {config.multiplier:g} at stride {config.output_stride}, input '
             f'{net.input_width} x {net.input_height}, {net.backend.precision} with '
-            f'{net.backend.name} on {net.backend.device} ({net.backend_reason}): ready in '
+            f'{net.backend.name} on {net.backend.device}: ready in '
             f'{time.monotonic() - started:.1f} s'
         )
+        self.get_logger().debug(f'{net.backend.name}: {net.backend_reason}')
+
+    def _make_topics(self, topics: dict[str, CameraTopics]) -> None:
+        """What is published, of each camera, and of the model."""
+        assert self._net is not None
+        values = self._values
+        for name in topics:
+            self._cameras[name] = Camera(self, name, topics[name], values['lazy'])
+        if values['lazy']:
+            self._demand_timer = self.create_timer(
+                DEMAND_SECONDS, self._follow_demand, clock=Clock(clock_type=ClockType.STEADY_TIME)
+            )
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._model_info = self.create_publisher(
+            ModelInfo, '~/model_info', latched, event_callbacks=no_events()
+        )
+        self._model_info.publish(model_info(self._net))
+
+    def _camera_topics(self, names: list[str]) -> dict[str, CameraTopics]:
+        """What each camera is read from.
+
+        Raises:
+            ConfigError: the names or topics make no sense.
+        """
+        good = all(name == '' or CAMERA_NAME.fullmatch(name) for name in names)
+        if not good or not names or len(set(names)) != len(names):
+            raise ConfigError(
+                f'Invalid cameras {names}. Should be one name or more, all different, of letters, '
+                'digits and _ that begin with a letter'
+            )
+        values = self._values
+        return {
+            name: camera_topics(
+                self,
+                name,
+                values['image_topic'],
+                values['camera_info_topic'],
+                values['image_transport'],
+                len(names) == 1,
+            )
+            for name in names
+        }
 
     def _pause(self) -> None:
         self._active = False
+        self._in_spinning_thread(self._unsubscribe)
+        self._discard_waiting('deactivated')
+        self._clear_overlays()
+
+    def _unsubscribe(self) -> None:
         for camera in self._cameras.values():
             camera.unsubscribe()
-        self._discard_waiting('deactivated')
+
+    def _clear_overlays(self) -> None:
         self._overlays.clear()
+        for camera in self._cameras.values():
+            camera.clear_markers()
 
     def _discard_waiting(self, reason: str) -> None:
         for name in self._frames.clear():
@@ -251,6 +349,12 @@ class PoseNetNode(LifecycleNode):
             self._overlay_worker = None
         self._net = None
         self._failure = ''
+        self._in_spinning_thread(self._give_up_topics)
+
+    def _give_up_topics(self) -> None:
+        if self._demand_timer is not None:
+            self.destroy_timer(self._demand_timer)
+            self._demand_timer = None
         for camera in self._cameras.values():
             camera.destroy()
         self._cameras = {}
@@ -296,11 +400,20 @@ class PoseNetNode(LifecycleNode):
             raise
         self._failure = ''
         times = net.stage_times
-        for camera, header, image, poses in zip(cameras, headers, images, results, strict=True):
+        values = self._values
+        for camera, header, image, found in zip(cameras, headers, images, results, strict=True):
             if not self._active:
                 camera.statistics.image_dropped('deactivated')
                 continue
             publishing = time.perf_counter()
+            poses = found
+            if values['min_published_pose_score'] or values['min_published_keypoint_score']:
+                poses = [
+                    pose
+                    for pose in found
+                    if pose.score >= values['min_published_pose_score']
+                    and pose.keypoint_scores.max() >= values['min_published_keypoint_score']
+                ]
             camera.publish_poses(header, image, poses)
             published = time.perf_counter()
             stages = {
@@ -310,15 +423,23 @@ class PoseNetNode(LifecycleNode):
                 'decode': times.decode,
                 'publish': published - publishing,
             }
-            camera.statistics.image_processed(len(poses), {**self._latency(header), **stages})
+            latency = self._latency(camera, header)
+            camera.statistics.image_processed(len(poses), {**latency, **stages})
             if camera.overlays_wanted():
-                self._overlays.put(camera.name, Overlay(header, image, poses))
+                self._overlays.put(camera.name, Overlay(header, image, found))
 
-    def _latency(self, header: Header) -> dict[str, float]:
+    def _latency(self, camera: Camera, header: Header) -> dict[str, float]:
         """Seconds since the stamp; nothing where the stamp or the clock tells no time."""
         stamp = header.stamp.sec + header.stamp.nanosec / 1e9
         now = self.get_clock().now().nanoseconds / 1e9
-        return {'latency': now - stamp} if stamp > 0 and now > 0 else {}
+        if stamp <= 0 or now <= 0:
+            return {}
+        latency = now - stamp
+        if -MOST_AHEAD <= latency <= MOST_LATENCY:
+            camera.statistics.stamped_by_another_clock(None)
+            return {'latency': latency}
+        camera.statistics.stamped_by_another_clock(latency)
+        return {}
 
     def _drop(self, camera: Camera, reason: str, error: PoseNetError) -> None:
         """Counts a frame that is lost, and says why; the same reason not all the time."""
@@ -342,6 +463,8 @@ class PoseNetNode(LifecycleNode):
     def _draw(self, overlays: dict[str, Overlay]) -> None:
         values = self._values
         for name, overlay in overlays.items():
+            if not (self._active and self._enabled):
+                return
             self._cameras[name].publish_overlays(
                 overlay.header,
                 overlay.image,
@@ -350,6 +473,7 @@ class PoseNetNode(LifecycleNode):
                 min_pose_score=values['min_pose_score'],
                 distance=values['marker_distance'],
                 plane_width=values['marker_plane_width'],
+                lifetime=values['marker_lifetime'],
             )
 
     # Services, parameters, diagnostics: the executor's thread.
@@ -368,6 +492,24 @@ class PoseNetNode(LifecycleNode):
             camera.unsubscribe()
             if self._active and self._enabled:
                 camera.subscribe(self._on_image)
+        if not self._enabled:
+            self._clear_overlays()
+
+    def _follow_demand(self) -> None:
+        for camera in self._cameras.values():
+            try:
+                camera.follow_demand()
+            except Exception as error:  # a QoS override that there is not
+                self._trouble = f'cannot subscribe to {camera.topics.image}: {error}'
+                self.get_logger().error(self._trouble)
+                self._unsubscribe()
+                return
+
+    def set_parameters(self, parameter_list: list[Parameter]) -> list[SetParametersResult]:
+        return super().set_parameters(with_doubles(parameter_list, DOUBLES))
+
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        return super().set_parameters_atomically(with_doubles(parameter_list, DOUBLES))
 
     def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         """Takes all of a set, or refuses all of it with the reason."""
@@ -379,7 +521,7 @@ class PoseNetNode(LifecycleNode):
                 for name in changes
                 if SPECS[name].group not in LIVE_GROUPS
                 and values[name] != self._values[name]
-                and self._model_worker is not None
+                and (self._model_worker is not None or self._loading_since is not None)
             ]
             if locked:
                 raise ConfigError(
@@ -404,32 +546,94 @@ class PoseNetNode(LifecycleNode):
         return True
 
     def _report(self) -> None:
-        name = self.get_fully_qualified_name().lstrip('/')
-        net = self._net
-        statuses = []
-        if self._trouble:
-            statuses.append(status(name, '', DiagnosticStatus.ERROR, self._trouble, {}))
-        elif net is None:
-            statuses.append(status(name, '', DiagnosticStatus.OK, 'no model is loaded', {}))
-        else:
-            model = {
-                'backend': f'{net.backend.name} ({net.backend_reason})',
-                'precision': net.backend.precision,
-                'model': f'{net.config.architecture} {net.config.multiplier:g} '
-                f'stride {net.config.output_stride}, {net.input_width} x {net.input_height}',
-            }
-            statuses += [
-                camera_status(
-                    f'{name}: {camera.name}' if camera.name else name,
-                    net.backend.device,
-                    camera.statistics.start_window(),
-                    self._active and self._enabled,
-                    self._values,
-                    model,
-                    self._failure,
-                )
-                for camera in self._cameras.values()
-            ]
-        message = DiagnosticArray(status=statuses)
+        """Publishes the diagnostics: a status for each camera, of the same name at all times."""
+        message = DiagnosticArray(status=self._statuses())
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
+
+    def _statuses(self) -> list[DiagnosticStatus]:
+        node_name = self.get_fully_qualified_name().lstrip('/')
+        names = {
+            camera: f'{node_name}: {camera}' if camera else node_name
+            for camera in self._values['cameras'] or ['']
+        }
+        net, since, cameras = self._net, self._loading_since, self._cameras
+        everywhere = ''
+        if self._trouble:
+            level, everywhere = DiagnosticStatus.ERROR, self._trouble
+        elif since is not None:
+            level = DiagnosticStatus.WARN
+            everywhere = f'loading the model ({time.monotonic() - since:.0f} s)'
+        elif net is None or not cameras:
+            level, everywhere = DiagnosticStatus.OK, 'no model is loaded'
+        if everywhere or net is None:
+            return [status(name, '', level, everywhere, {}) for name in names.values()]
+        model = {
+            'backend': f'{net.backend.name} ({net.backend_reason})',
+            'precision': net.backend.precision,
+            'model': f'{net.config.architecture} {net.config.multiplier:g} '
+            f'stride {net.config.output_stride}, {net.input_width} x {net.input_height}',
+        }
+        running = self._active and self._enabled
+        troubles = self._troubles_of_the_graph() if running else []
+        statuses = []
+        for name, camera in cameras.items():
+            window = camera.statistics.start_window()
+            if window.clock_offset is not None:
+                text = self._of(camera, clock_problem(window.clock_offset))
+                self._tell_once(f'clock of {camera.name}', text)
+            reason = self._why_no_image(camera, window) if running and camera.subscribed else ''
+            one = camera_status(
+                names[name],
+                net.backend.device,
+                window,
+                running and camera.subscribed,
+                self._values,
+                model,
+                self._failure,
+                reason,
+                'idle: nobody subscribes' if running else 'paused',
+            )
+            if troubles:
+                one.level = max(one.level, DiagnosticStatus.WARN)
+                one.message = '; '.join([one.message, *troubles])
+            statuses.append(one)
+        return statuses
+
+    def _why_no_image(self, camera: Camera, window: Window) -> str:
+        """Why the camera gets none for too long; told in the log when that begins or changes."""
+        if window.waiting <= max(self._values['image_timeout'], 1.0):
+            self._no_image.pop(camera.name, None)
+            return ''
+        reason = why_no_image(self, camera.topics)
+        if self._no_image.get(camera.name) != reason:
+            self._no_image[camera.name] = reason
+            text = f'no image for {window.waiting:.1f} s: {reason}'
+            self.get_logger().warning(self._of(camera, text))
+        return reason
+
+    def _troubles_of_the_graph(self) -> list[str]:
+        """What is wrong around the node."""
+        troubles = []
+        own = self.get_name(), self.get_namespace()
+        namesakes = self.get_node_names_and_namespaces().count(own) - 1
+        if namesakes > 0:
+            troubles.append(
+                f'{namesakes + 1} nodes have the name {self.get_fully_qualified_name()}: services '
+                'and parameters reach one of them'
+            )
+        if self.get_parameter('use_sim_time').value and self.get_clock().now().nanoseconds == 0:
+            troubles.append('use_sim_time is set, and nobody publishes /clock')
+        for trouble in troubles:
+            self._tell_once(trouble, trouble)
+        return troubles
+
+    def _tell_once(self, matter: str, text: str) -> None:
+        """Warns of something that lasts, once."""
+        if matter not in self._told:
+            self._told.add(matter)
+            self.get_logger().warning(text)
+
+    @staticmethod
+    def _of(camera: Camera, text: str) -> str:
+        return f'{camera.name}: {text}' if camera.name else text

@@ -12,8 +12,8 @@ from dataclasses import Field, dataclass, fields
 from typing import Any, Literal
 
 from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig
-from posenet_ros.draw import MIN_KEYPOINT_SCORE, MIN_POSE_SCORE
 from posenet_ros.errors import ConfigError
+from posenet_ros.keypoints import MIN_KEYPOINT_SCORE, MIN_POSE_SCORE
 
 Group = Literal['model', 'decoder', 'input', 'output', 'diagnostics']
 
@@ -115,9 +115,24 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         'input',
     ),
     ParameterSpec(
+        'image_topic',
+        'image_raw',
+        'Images to find people in. With named cameras {camera} stands for the name; without it '
+        'the name goes in front: NAME/image_raw. With image_transport compressed, /compressed is '
+        'added.',
+        'input',
+    ),
+    ParameterSpec(
+        'camera_info_topic',
+        '',
+        'Calibration of the camera, for the markers; {camera} as in image_topic. Empty is '
+        'camera_info beside the images, as image_transport has it.',
+        'input',
+    ),
+    ParameterSpec(
         'image_transport',
         'raw',
-        'raw subscribes to image_raw; compressed to image_raw/compressed (JPEG or PNG).',
+        'raw subscribes to image_topic; compressed to image_topic/compressed (JPEG or PNG).',
         'input',
         choices=('raw', 'compressed'),
     ),
@@ -127,6 +142,27 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         'Names of the cameras that share the model. A camera NAME has the topics NAME/image_raw, '
         'NAME/camera_info, ~/NAME/poses and so on; the empty name has them without a prefix.',
         'input',
+    ),
+    ParameterSpec(
+        'lazy',
+        True,
+        'Read and compute nothing while nobody subscribes to poses, markers or annotated images.',
+        'input',
+    ),
+    ParameterSpec(
+        'min_published_pose_score',
+        0.0,
+        'People below this score are left out of ~/poses. 0 leaves out nobody.',
+        'output',
+        range=(0.0, 1.0),
+    ),
+    ParameterSpec(
+        'min_published_keypoint_score',
+        0.0,
+        'People of whom no keypoint has this score are left out of ~/poses. 0 leaves out nobody; '
+        'whoever is in has all 17 keypoints.',
+        'output',
+        range=(0.0, 1.0),
     ),
     ParameterSpec(
         'min_keypoint_score',
@@ -158,6 +194,13 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         'Width of the whole image in metres at marker_distance, where no camera_info tells.',
         'output',
         range=(0.01, 1000.0),
+    ),
+    ParameterSpec(
+        'marker_lifetime',
+        1.0,
+        'Seconds after which rviz takes away markers that nothing newer has replaced; 0 is never.',
+        'output',
+        range=(0.0, 3600.0),
     ),
     ParameterSpec(
         'latency_warn',

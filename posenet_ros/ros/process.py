@@ -9,23 +9,27 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
+from rclpy.utilities import remove_ros_args
 
 from posenet_ros.errors import PoseNetError
+from posenet_ros.ros.arguments import in_one_sentence, sections_for_others
+from posenet_ros.ros.executor import BackgroundExecutor
 
 NodeType = TypeVar('NodeType', bound=Node)
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGHUP: the terminal was closed.
+STOP_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 class Stop:
-    """SIGINT or SIGTERM, as an event instead of an exception.
+    """SIGHUP, SIGINT or SIGTERM, as an event instead of an exception.
 
     The signals are blocked in every thread, and one thread waits for them. So none can strike in
     the middle of something: not in a callback, and not in the clean-up that an earlier one began.
@@ -59,17 +63,23 @@ def run_node(
     """Spins a node until a signal, and takes everything down in order.
 
     Args:
-        make_node: makes the node.
-        started: called with the node before it spins.
+        make_node: makes the node. Services in its `background_services`, if it has such, run
+            beside the other callbacks.
+        started: called with the node, beside the other callbacks, once it spins.
 
     Returns:
         The exit status: 0, or 1 if the node could not be made.
     """
+    name = Path(sys.argv[0]).name
     stop = Stop()
     try:
+        left_over = remove_ros_args(sys.argv)[1:]
+        if {'-h', '--help'} & set(left_over):
+            print(_usage(name))
+            return 0
         rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # an argument or a params file that ROS cannot read
-        print(f'{sys.argv[0].rsplit("/", 1)[-1]}: {error}', file=sys.stderr)
+        print(f'{name}: {in_one_sentence(error)}', file=sys.stderr)
         return 1
     try:
         node = make_node(stop)
@@ -77,9 +87,21 @@ def run_node(
         rclpy.logging.get_logger('posenet_ros').fatal(str(error))
         rclpy.try_shutdown()
         return 1
-    executor = SingleThreadedExecutor()
+    if left_over:
+        node.get_logger().warning(
+            f'nobody takes the arguments {" ".join(left_over)}; parameters and topics are given as '
+            f'{name} --ros-args -p NAME:=VALUE -r TOPIC:=TOPIC'
+        )
+    for warning in sections_for_others(sys.argv, node.get_fully_qualified_name()):
+        node.get_logger().warning(warning)
+    executor = BackgroundExecutor(getattr(node, 'background_services', ()))
     executor.add_node(node)
-    started(node)
+    executor.in_background(lambda: started(node))
+
+    def wake(_: Future) -> None:  # Humble's executor looks at the future only after a callback
+        executor.create_task(lambda: None)
+
+    stop.future.add_done_callback(wake)
     if not stop.requested():
         executor.spin_until_future_complete(stop.future)
     executor.shutdown()
@@ -94,3 +116,11 @@ def run_node(
         sys.stderr.flush()
         os._exit(0)
     return 0
+
+
+def _usage(name: str) -> str:
+    return (
+        f'usage: {name} --ros-args [-p PARAMETER:=VALUE] [-r TOPIC:=TOPIC] [--params-file FILE]\n\n'
+        f'ros2 param describe lists the parameters of a running {name}; config/posenet.yaml and\n'
+        'README.md of the package posenet_ros those of posenet_node.'
+    )

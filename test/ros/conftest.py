@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from posenet_ros.ros.fastdds import this_machine_alone
+
 rclpy = pytest.importorskip('rclpy', reason='ROS 2 is not on this machine')
 pytest.importorskip('posenet_ros.msg', reason='the messages are not built: make env')
 
 # Before anything starts: no other robot, run or daemon shall hear these tests.
-os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+os.environ.update(this_machine_alone(os.environ))
 os.environ['ROS_DOMAIN_ID'] = str(random.randint(1, 100))
 
 from ros_processes import Peer, Process, yaml  # noqa: E402

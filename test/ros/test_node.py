@@ -188,6 +188,7 @@ def test_compressed_images(start_node, peer, astronaut):
 
 
 def test_publisher_with_a_qos_that_cannot_match_is_named(start_node, peer):
+    peer.collect(PoseArray, f'{NODE}/poses')
     node = start_node('-p', 'qos_overrides./image_raw.subscription.reliability:=reliable')
     camera = Camera(peer, reliability='best_effort')
     assert wait_until(lambda: 'QoS' in node.output)
@@ -464,7 +465,9 @@ def test_unexpected_failure_of_a_transition_is_told_and_survived(
     start_node, peer, entity, transition
 ):
     found = collect_status(peer)
-    node = start_node('-p', f'qos_overrides.{entity}.reliability:=bogus', ready=False)
+    node = start_node(
+        '-p', f'qos_overrides.{entity}.reliability:=bogus', ready=False, lazy=False
+    )  # fmt: skip
     node.wait_for(f'cannot {transition}')
     assert 'bogus' in node.output
     assert peer.spin_until(lambda: any('bogus' in s.message for s in found))
@@ -638,6 +641,7 @@ def values_of(status):
 
 def test_diagnostics_tell_rates_drops_and_latency(start_node, peer, camera, astronaut):
     found = collect_status(peer)
+    peer.collect(PoseArray, f'{NODE}/poses')
     start_node()
     camera.wait_for_node()
     assert peer.spin_until(lambda: any('no image has come yet' in s.message for s in found))

@@ -1,0 +1,105 @@
+"""Which Python runs the executables: the one that has what they import. Standard library only.
+
+A distribution's `ros2` starts them with the system's Python, which has ROS and not numba or ONNX
+Runtime. These lie in a virtual environment, and the executables change over to it by themselves,
+however they are started: by `ros2 run`, `ros2 launch`, a robot's own launch file or systemd.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from posenet_ros.errors import DependencyError
+
+PYTHON_VARIABLE = 'POSENET_PYTHON'
+_STARTED_AS = '_POSENET_STARTED_AS'  # set while one Python hands over to another
+
+
+def default_environment() -> Path:
+    """The virtual environment that setup_robot makes, where nothing else is asked for."""
+    data = os.environ.get('XDG_DATA_HOME') or '~/.local/share'
+    return Path(data).expanduser() / 'posenet_ros' / 'venv'
+
+
+def chosen_python() -> Path | None:
+    """The Python that is to run the executables; None is the one that runs already.
+
+    $POSENET_PYTHON; otherwise an active virtual environment; otherwise the one that setup_robot
+    made; otherwise the Python that started.
+
+    Raises:
+        DependencyError: POSENET_PYTHON names no program.
+    """
+    named = os.environ.get(PYTHON_VARIABLE)
+    if named:
+        python = Path(named).expanduser()
+        if not os.access(python, os.X_OK) or python.is_dir():
+            raise DependencyError(
+                f'{PYTHON_VARIABLE}={named} is no program; it should be the Python of the '
+                'environment that has numba and onnxruntime: VENV/bin/python'
+            )
+        return python
+    if sys.prefix != sys.base_prefix:
+        return None
+    python = default_environment() / 'bin' / 'python'
+    return python if os.access(python, os.X_OK) else None
+
+
+def run(name: str, main: Callable[[], int]) -> int:
+    """Runs an executable in the Python that has its dependencies.
+
+    Args:
+        name: of the executable, for messages.
+        main: imports what it needs and does the work.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        python = None if os.environ.pop(_STARTED_AS, None) else chosen_python()
+        if python is not None and not _is_running(python):
+            os.environ[_STARTED_AS] = sys.executable
+            os.execv(python, [str(python), *sys.argv])
+        with dependencies_for(name):
+            return main()
+    except DependencyError as error:
+        print(f'{name}: {error}', file=sys.stderr)
+        return 1
+
+
+@contextlib.contextmanager
+def dependencies_for(purpose: str) -> Iterator[None]:
+    """Turns a failed import within the block into one sentence that says what to install.
+
+    Raises:
+        DependencyError: something cannot be imported.
+    """
+    try:
+        yield
+    except ImportError as error:
+        module = (error.name or '').split('.')[0]
+        if module == 'posenet_ros':
+            raise
+        if module in ('rclpy', 'rpyutils') or module.endswith('_msgs'):
+            version = f'{sys.version_info.major}.{sys.version_info.minor}'
+            advice = (
+                f'This is Python {version} at {sys.executable}: it has to be the one that this '
+                'ROS 2 was built for, with its setup.bash sourced'
+            )
+        else:
+            advice = (
+                f'{sys.executable} does not have it; `ros2 run posenet_ros setup_robot` makes an '
+                f'environment that does, and {PYTHON_VARIABLE} names another Python'
+            )
+        raise DependencyError(
+            f'{purpose} needs {module or "a module"} ({error}). {advice}'
+        ) from error
+
+
+def _is_running(python: Path) -> bool:
+    # The folder tells, not the file: the Python of a virtual environment is a link to the system's.
+    return python.parent.resolve() == Path(sys.executable).parent.resolve()

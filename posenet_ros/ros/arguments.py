@@ -1,0 +1,90 @@
+"""What a user gave on the command line or in a params file, and nobody took: told, with advice."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+QOS_PREFIX = 'qos_overrides.'
+
+
+def in_one_sentence(error: BaseException) -> str:
+    """An exception of rclpy's in words. In Humble some are a tuple of parts."""
+    return ' '.join(str(part) for part in error.args) or type(error).__name__
+
+
+def untaken_parameters(given: Collection[str], known: Collection[str]) -> Iterator[str]:
+    """A sentence for each parameter that was given and that the node does not have.
+
+    Args:
+        given: names of the overrides, from the command line and from params files.
+        known: names of the node's parameters.
+    """
+    for name in sorted(set(given) - set(known)):
+        if name.startswith(QOS_PREFIX):
+            continue
+        near = difflib.get_close_matches(name, known, 1, 0.7)
+        advice = f'; is it {near[0]}?' if near else ''
+        yield f'there is no parameter {name}: its value is not used{advice}'
+
+
+def untaken_qos(given: Collection[str], endpoints: Collection[str]) -> Iterator[str]:
+    """A sentence for each QoS override that changes nothing.
+
+    Args:
+        given: names of the overrides.
+        endpoints: those that can be overridden: /topic.subscription, /topic.publisher.
+    """
+    policies = ('history', 'depth', 'reliability')
+    for name in sorted(given):
+        if not name.startswith(QOS_PREFIX):
+            continue
+        endpoint, _, policy = name[len(QOS_PREFIX) :].rpartition('.')
+        if endpoint not in endpoints:
+            yield f'{name} is not used: there is {", ".join(sorted(endpoints))}'
+        elif policy not in policies:
+            yield f'{name} is not used: {", ".join(policies)} can be overridden'
+
+
+def sections_for_others(arguments: Sequence[str], node_name: str) -> Iterator[str]:
+    """A sentence for each params file in which nothing is for this node.
+
+    Args:
+        arguments: of the process.
+        node_name: fully qualified.
+    """
+    for option, path in pairwise(arguments):
+        if option != '--params-file':
+            continue
+        try:
+            content = yaml.safe_load(Path(path).read_text())
+        except (OSError, yaml.YAMLError):
+            continue  # rcl has complained already
+        names = list(_node_names(content))
+        if names and not any(_matches(name, node_name) for name in names):
+            yield f'nothing in {path} is for {node_name}: it is for {", ".join(sorted(names))}'
+
+
+def _node_names(content: Any, above: str = '') -> Iterator[str]:
+    """The names, or patterns of names, that sections of a params file are for."""
+    if not isinstance(content, Mapping):
+        return
+    for key, value in content.items():
+        if key == 'ros__parameters':
+            yield above
+        else:
+            yield from _node_names(value, f'{above}/{str(key).strip("/")}')
+
+
+def _matches(pattern: str, node_name: str) -> bool:
+    # As rcl has it: * is one name, ** any number of them.
+    parts = []
+    for part in pattern.strip('/').split('/'):
+        parts.append('(/[^/]+)*' if part == '**' else '/' + re.escape(part).replace(r'\*', '[^/]+'))
+    return re.fullmatch(''.join(parts), node_name) is not None

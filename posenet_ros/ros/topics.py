@@ -1,0 +1,142 @@
+"""The topics of each camera, and why nothing comes on one: what ROS's graph has there instead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rclpy.node import Node
+
+from posenet_ros.errors import ConfigError
+
+IMAGE_TYPE = 'sensor_msgs/msg/Image'
+COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
+COMPRESSED = '/compressed'
+MOST_NAMED = 4  # topics or nodes in one sentence
+
+
+@dataclass(frozen=True)
+class CameraTopics:
+    """What a camera is read from: resolved names."""
+
+    image: str
+    image_type: str
+    camera_info: str
+
+
+def camera_topics(
+    node: Node, camera: str, image_topic: str, camera_info_topic: str, transport: str, alone: bool
+) -> CameraTopics:
+    """The topics of one camera, after the node's namespace and remappings.
+
+    Args:
+        node: whose namespace and remappings count.
+        camera: its name; empty for none.
+        image_topic: {camera} stands for the name; without it the name goes in front.
+        camera_info_topic: likewise. Empty: beside the images, as image_transport has it.
+        transport: raw or compressed.
+        alone: whether it is the only camera.
+
+    Raises:
+        ConfigError: there can be no such topic.
+    """
+    try:
+        image = node.resolve_topic_name(_of_camera('image_topic', image_topic, camera, alone))
+        if camera_info_topic:
+            name = _of_camera('camera_info_topic', camera_info_topic, camera, alone)
+            camera_info = node.resolve_topic_name(name)
+        else:
+            name = f'{camera}/camera_info' if camera else 'camera_info'
+            camera_info = node.resolve_topic_name(name)
+            if camera_info == node.resolve_topic_name(name, only_expand=True):  # not remapped
+                camera_info = f'{image.rpartition("/")[0]}/camera_info'
+    except ConfigError:
+        raise
+    except Exception as error:  # rclpy's errors for a bad name share no class
+        given = [image_topic, camera_info_topic] if camera_info_topic else [image_topic]
+        raise ConfigError(f'Invalid topic, one of {", ".join(given)}: {error}') from error
+    if transport == 'compressed':
+        # As image_transport does: the base topic is remapped first, then extended.
+        return CameraTopics(image + COMPRESSED, COMPRESSED_TYPE, camera_info)
+    return CameraTopics(image, IMAGE_TYPE, camera_info)
+
+
+def _of_camera(parameter: str, topic: str, camera: str, alone: bool) -> str:
+    if '{camera}' in topic:
+        if not camera:
+            raise ConfigError(
+                f"Invalid {parameter} {topic}. It has a place for a camera's name, and cameras "
+                'names none'
+            )
+        return topic.replace('{camera}', camera)
+    if not camera:
+        return topic
+    if topic.startswith(('/', '~')):
+        if not alone:
+            raise ConfigError(
+                f'Invalid {parameter} {topic}. Should have {{camera}} in it, since there are '
+                f'several cameras: /{{camera}}/{topic.rpartition("/")[2]}'
+            )
+        return topic
+    return f'{camera}/{topic}'
+
+
+def why_no_image(node: Node, topics: CameraTopics) -> str:
+    """What the graph has in the place of the images that do not come, in one sentence."""
+    topic, kind = topics.image, topics.image_type
+    publishers = node.get_publishers_info_by_topic(topic)
+    same_type = [info for info in publishers if info.topic_type == kind]
+    if same_type:
+        names = sorted({_node_name(info) for info in same_type})
+        return f'{_some(names)} publishes {topic}, but no image comes'
+    if publishers:
+        types = sorted({info.topic_type for info in publishers})
+        return f'{topic} is published as {", ".join(types)}, not as {kind}' + _transport_advice(
+            node, topics, {info.topic_type for info in publishers}
+        )
+    images = {
+        name: types
+        for name, types in node.get_topic_names_and_types()
+        if {IMAGE_TYPE, COMPRESSED_TYPE} & set(types)
+        and name != topic
+        and not name.startswith(f'{node.get_fully_qualified_name()}/')
+        and node.count_publishers(name) > 0
+    }
+    sentence = f'nobody publishes {topic}'
+    if topic.endswith(COMPRESSED * 2):
+        return f'{sentence}; image_transport:=compressed adds {COMPRESSED} to image_topic by itself'
+    advice = _transport_advice(node, topics, set())
+    if advice:
+        return sentence + advice
+    if images:
+        found = [
+            f'{name} ({"compressed" if COMPRESSED_TYPE in types else "raw"})'
+            for name, types in sorted(images.items())
+        ]
+        return f'{sentence}; there are images on {_some(found)}'
+    return f'{sentence}, nor any other images'
+
+
+def _transport_advice(node: Node, topics: CameraTopics, types: set[str]) -> str:
+    """Where the other transport would give images: how to choose it."""
+    topic = topics.image
+    if topics.image_type == IMAGE_TYPE:
+        if COMPRESSED_TYPE in types and topic.endswith(COMPRESSED):
+            base = topic[: -len(COMPRESSED)]
+            return f'; image_topic:={base} image_transport:=compressed reads it'
+        if node.count_publishers(topic + COMPRESSED):
+            return f'; {topic}{COMPRESSED} is there: image_transport:=compressed reads it'
+    else:
+        base = topic[: -len(COMPRESSED)]
+        if node.count_publishers(base):
+            return f'; {base} is there: image_transport:=raw reads it'
+    return ''
+
+
+def _node_name(info: object) -> str:
+    namespace, name = info.node_namespace, info.node_name  # type: ignore[attr-defined]
+    return f'{namespace.rstrip("/")}/{name}'
+
+
+def _some(names: list[str]) -> str:
+    more = f' and {len(names) - MOST_NAMED} more' if len(names) > MOST_NAMED else ''
+    return ', '.join(names[:MOST_NAMED]) + more
