@@ -23,7 +23,7 @@ IN_ENV := . $(VENV)/bin/activate &&
 # The package as CMake sees it: links, in a folder that does not hold the virtual environment. CMake
 # refuses include directories (numpy's) that lie below the sources.
 STAGE := $(BUILD)/src/posenet_ros
-PACKAGE := CMakeLists.txt package.xml msg posenet_ros scripts launch config test
+PACKAGE := CMakeLists.txt package.xml msg posenet_ros scripts launch config requirements test
 
 SOURCES := CMakeLists.txt package.xml $(wildcard msg/*) $(wildcard scripts/*) \
   $(shell find posenet_ros launch config -type d -not -name __pycache__)

@@ -1,7 +1,7 @@
 """Launches a source of images, the PoseNet node and rviz2; each can be switched off.
 
 ros2 launch posenet_ros demo.launch.py source:=photo.jpg
-ros2 launch posenet_ros demo.launch.py camera:=usb_cam
+ros2 launch posenet_ros demo.launch.py camera:=usb_cam namespace:=robot1
 
 All arguments of posenet.launch.py work here too.
 """
@@ -10,7 +10,14 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
+from launch.actions import (
+    DeclareLaunchArgument,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    PopLaunchConfigurations,
+    PushLaunchConfigurations,
+    SetLaunchConfiguration,
+)
 from launch.conditions import IfCondition
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
@@ -18,13 +25,18 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from posenet_ros.ros.fastdds import profile_environment
+from posenet_ros.ros.launch_arguments import flag
 
 ARGUMENTS = (
     ('camera', 'image_source', 'image_source, usb_cam (needs the package usb_cam) or none.'),
     ('source', '0', 'For image_source: photo, folder, video file or number of a camera.'),
     ('rate', '0.0', "For image_source: images per second; 0 is the video's own rate."),
+    ('frame_id', 'camera_optical_frame', "The camera's frame, and rviz2's fixed frame."),
     ('node', 'true', 'Start the PoseNet node.'),
     ('rviz', 'true', 'Start rviz2 with config/posenet.rviz.'),
+    ('namespace', '', 'Namespace of the camera, the node and their topics.'),
+    ('node_name', 'posenet_node', 'Name of the node.'),
+    ('image_topic', 'image_raw', 'Images to find people in; the camera publishes them there.'),
     (
         'fastdds_profile',
         'true',
@@ -37,6 +49,7 @@ def generate_launch_description() -> LaunchDescription:
     share = Path(get_package_share_directory('posenet_ros'))
     return LaunchDescription(
         [
+            PushLaunchConfigurations(),
             *(
                 DeclareLaunchArgument(name, default_value=default, description=text)
                 for name, default, text in ARGUMENTS
@@ -46,6 +59,7 @@ def generate_launch_description() -> LaunchDescription:
                 PythonLaunchDescriptionSource(str(share / 'launch/posenet.launch.py')),
                 condition=IfCondition(LaunchConfiguration('node')),
             ),
+            PopLaunchConfigurations(),
         ]
     )
 
@@ -55,10 +69,9 @@ def launch_camera_and_rviz(context: LaunchContext) -> list:
         return LaunchConfiguration(name).perform(context)
 
     share = Path(get_package_share_directory('posenet_ros'))
-    environment = {}
-    if given('fastdds_profile').lower() in ('true', '1', 'yes'):
-        environment = profile_environment(context.environment, share, 'fastdds.xml')
-
+    environment: dict[str, str] = {}
+    if flag('fastdds_profile', given('fastdds_profile')):
+        environment, _ = profile_environment(context.environment, share, 'fastdds.xml')
     cameras = {
         'image_source': {
             'package': 'posenet_ros',
@@ -67,28 +80,54 @@ def launch_camera_and_rviz(context: LaunchContext) -> list:
                 {
                     'source': ParameterValue(given('source'), value_type=str),
                     'rate': float(given('rate')),
+                    'frame_id': ParameterValue(given('frame_id'), value_type=str),
                 }
             ],
         },
         'usb_cam': {
             'package': 'usb_cam',
             'executable': 'usb_cam_node_exe',
-            'parameters': [{'frame_id': 'camera_optical_frame'}],
+            'parameters': [{'frame_id': ParameterValue(given('frame_id'), value_type=str)}],
         },
         'none': None,
     }
     if given('camera') not in cameras:
         raise ValueError(f'camera:={given("camera")} should be one of {", ".join(cameras)}')
     camera = cameras[given('camera')]
-    nodes = [Node(**camera, additional_env=environment, output='both')] if camera else []
-    if given('rviz').lower() in ('true', '1', 'yes'):
-        nodes.append(
+    image_topic = given('image_topic')
+    # What IfCondition understands, of what a flag may be.
+    actions: list = [SetLaunchConfiguration('node', str(flag('node', given('node'))).lower())]
+    if camera:
+        actions.append(
+            Node(
+                **camera,
+                namespace=given('namespace'),
+                remappings=[('image_raw', image_topic)] if image_topic != 'image_raw' else [],
+                additional_env=environment,
+                output='both',
+            )
+        )
+    if flag('rviz', given('rviz')):
+        namespace = f'/{given("namespace").strip("/")}'.rstrip('/')
+        poses = f'{namespace}/{given("node_name")}'
+        images = image_topic if image_topic.startswith('/') else f'{namespace}/{image_topic}'
+        actions.append(
             Node(
                 package='rviz2',
                 executable='rviz2',
-                arguments=['-d', str(share / 'config/posenet.rviz')],
+                arguments=[
+                    *('-d', str(share / 'config/posenet.rviz')),
+                    *('-f', given('frame_id')),
+                ],
+                # The topics of config/posenet.rviz, as they are called here.
+                remappings=[
+                    ('/image_raw', images),
+                    ('/camera_info', f'{images.rpartition("/")[0]}/camera_info'),
+                    ('/posenet_node/markers', f'{poses}/markers'),
+                    ('/posenet_node/image_annotated', f'{poses}/image_annotated'),
+                ],
                 additional_env=environment,
                 output='log',
             )
         )
-    return nodes
+    return actions

@@ -43,7 +43,7 @@ def chosen_python() -> Path | None:
                 'environment that has numba and onnxruntime: VENV/bin/python'
             )
         return python
-    if sys.prefix != sys.base_prefix:
+    if os.environ.get('VIRTUAL_ENV') == sys.prefix:
         return None
     python = default_environment() / 'bin' / 'python'
     return python if os.access(python, os.X_OK) else None
@@ -64,7 +64,7 @@ def run(name: str, main: Callable[[], int]) -> int:
         if python is not None and not _is_running(python):
             os.environ[_STARTED_AS] = sys.executable
             os.execv(python, [str(python), *sys.argv])
-        with dependencies_for(name):
+        with dependencies_for('the program'):
             return main()
     except DependencyError as error:
         print(f'{name}: {error}', file=sys.stderr)

@@ -22,6 +22,7 @@ from posenet_ros.media import VIDEO_SUFFIXES, Video, images_in, read_image
 from posenet_ros.ros.declaration import declare_parameters
 from posenet_ros.ros.messages import image_message, jpeg_message
 from posenet_ros.ros.parameters import ParameterSpec
+from posenet_ros.ros.topics import camera_topics
 
 # OpenCV conversion from RGB to each encoding that can be published.
 ENCODINGS = {
@@ -97,7 +98,8 @@ class ImageSource(Node):
             'qos_overriding_options': QoSOverridingOptions.with_default_policies()
         }
         self._publisher = self.create_publisher(Image, 'image_raw', qos, **options)
-        self._info_publisher = self.create_publisher(CameraInfo, 'camera_info', qos, **options)
+        topics = camera_topics(self, '', 'image_raw', '', 'raw', alone=True)
+        self._info_publisher = self.create_publisher(CameraInfo, topics.camera_info, qos, **options)
         self._compressed_publisher = None
         if values['compressed']:
             topic = f'{self.resolve_topic_name("image_raw")}/compressed'

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import array
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from posenet_ros.estimator import PoseNet
 from posenet_ros.keypoints import KEYPOINT_NAMES, SKELETON
 from posenet_ros.msg import ModelInfo
+
+if TYPE_CHECKING:
+    from posenet_ros.estimator import PoseNet
 
 
 def image_message(header: Header, pixels: np.ndarray, encoding: str) -> Image:

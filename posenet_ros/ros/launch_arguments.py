@@ -1,0 +1,52 @@
+"""Arguments of the launch files: text from a command line, read as ROS reads it. Needs no ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+
+from posenet_ros.errors import ConfigError
+from posenet_ros.ros.parameters import PARAMETERS, ParameterSpec
+
+TRUE, FALSE = ('true', 'yes', 'on', '1'), ('false', 'no', 'off', '0')
+
+
+def flag(name: str, text: str) -> bool:
+    """An argument that is on or off.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    word = text.strip().lower()
+    if word not in TRUE + FALSE:
+        raise ConfigError(f'Invalid {name} {text!r}. Should be one of {", ".join(TRUE + FALSE)}')
+    return word in TRUE
+
+
+def given_parameters(given: Callable[[str], str]) -> dict[str, Any]:
+    """The node's parameters among the arguments; those that are empty are left to the node.
+
+    Args:
+        given: the text of an argument.
+
+    Raises:
+        ConfigError: a value that the parameter cannot have.
+    """
+    return {spec.name: _value(spec, given(spec.name)) for spec in PARAMETERS if given(spec.name)}
+
+
+def _value(spec: ParameterSpec, text: str) -> Any:
+    try:
+        if isinstance(spec.default, bool):
+            return flag(spec.name, text)
+        value = text if isinstance(spec.default, str) else yaml.safe_load(text)
+        if isinstance(spec.default, list) and isinstance(value, str):
+            value = [part.strip() for part in value.split(',')]
+        return spec.checked(value)
+    except (ConfigError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f'{error}. If {spec.name} is an argument of another launch file, which includes this '
+            'one, put the inclusion into a group of its own: see README.md, Launch files'
+        ) from error
