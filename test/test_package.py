@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from goldens import ROOT
@@ -64,7 +65,8 @@ def test_version_is_the_same_everywhere():
     from posenet_ros import __version__
 
     assert f'<version>{__version__}</version>' in (ROOT / 'package.xml').read_text()
-    assert __version__ in (ROOT / 'CHANGELOG.rst').read_text()
+    setup = (ROOT / 'setup.cfg').read_text()
+    assert 'version = attr: posenet_ros.version.__version__' in setup
 
 
 def test_parameter_documents_come_from_the_table():
@@ -90,3 +92,67 @@ def test_everything_that_the_core_imports_is_installed_with_it():
                 continue
             pattern = rf'(?m)(^|= ){package_of.get(top, top)}>='
             assert re.search(pattern, required + optional), f'{path.name} imports {module}'
+
+
+# What package.xml declares, by the name that Python imports.
+DISTRIBUTION = {
+    'numpy': 'python3-numpy', 'cv2': 'python3-opencv', 'requests': 'python3-requests',
+    'tqdm': 'python3-tqdm', 'yaml': 'python3-yaml', 'pytest': 'python3-pytest',
+    'skimage': 'python3-skimage',
+}  # fmt: skip
+SETUP_ROBOT = ('numba', 'onnx', 'onnxruntime', 'pooch')  # no distribution has them
+OPTIONAL = (
+    'rosbags', 'tensorrt', 'tensorrt_rtx', 'pycuda', 'cuda', 'scipy',  # where they are imported
+)  # fmt: skip
+
+
+def declared():
+    sys.path.insert(0, str(ROOT / 'tools'))
+    try:
+        import rosdep_stand_in
+    finally:
+        sys.path.pop(0)
+    return rosdep_stand_in
+
+
+def test_everything_that_is_imported_is_declared():
+    keys = set(declared().keys_of(ROOT / 'package.xml'))
+    here = {path.stem for folder in ('test', 'tools') for path in (ROOT / folder).rglob('*.py')}
+    folders = ('posenet_ros', 'launch', 'scripts', 'test')
+    files = [path for folder in folders for path in (ROOT / folder).rglob('*') if path.is_file()]
+    sources = [path for path in files if path.suffix == '.py' or path.parent.name == 'scripts']
+    assert len(sources) > 60
+    for path in sources:
+        for module in imported_modules(path):
+            top = module.split('.')[0]
+            if top in sys.stdlib_module_names or top in ('posenet_ros', 'benchmarks', *here):
+                continue
+            if top in SETUP_ROBOT or top in OPTIONAL:
+                continue
+            assert DISTRIBUTION.get(top, top) in keys, f'{path.name} imports {module}'
+    for command in ('rviz2', 'usb_cam', 'ros2launch', 'python3-pytest-timeout', 'python3-venv'):
+        assert command in keys  # started, or an option of pytest: nothing imports it
+
+
+def test_rosdep_knows_everything_that_is_declared():
+    assert declared().unknown_keys(ROOT / 'package.xml') == []
+
+
+def test_package_xml_is_ready_for_bloom():
+    """REP 149, and what catkin_generate_changelog and bloom look for."""
+    catkin_pkg = pytest.importorskip('catkin_pkg.package', reason='catkin_pkg is not installed')
+    warnings: list[str] = []
+    catkin_pkg.parse_package(str(ROOT / 'package.xml'), warnings=warnings).validate()
+    assert warnings == []
+    package = ElementTree.parse(ROOT / 'package.xml').getroot()
+    assert package.get('format') == '3'
+    assert {url.get('type') for url in package.findall('url')} == {
+        'website', 'repository', 'bugtracker',
+    }  # fmt: skip
+    assert package.find('author') is not None
+    assert (ROOT / package.find('license').get('file')).is_file()
+    changelog = (ROOT / 'CHANGELOG.rst').read_text()
+    title = 'Changelog for package posenet_ros'
+    assert changelog.startswith(
+        f'{"^" * len(title)}\n{title}\n{"^" * len(title)}\n\nForthcoming\n-----------\n* '
+    )
