@@ -114,7 +114,7 @@ def test_missing_package_is_one_sentence(home, body, said):
 
 
 ROBOT = """
-import sys
+import os, sys
 class Missing:
     def find_spec(self, name, path=None, target=None):
         if name.split('.')[0] in ('onnx', 'pooch', 'requests', 'tqdm', 'cv2'):
@@ -123,24 +123,27 @@ sys.meta_path.insert(0, Missing())
 import numpy as np
 from posenet_ros import ModelConfig, PoseNet, PoseNetError
 image = np.zeros((48, 64, 3), np.uint8)
-for resolution in (257, 193):
+for home in (None, sys.argv[2]):
+    if home:
+        os.environ['POSENET_HOME'] = home
     try:
-        config = ModelConfig(model_url=sys.argv[1] or None, input_resolution=resolution)
-        with PoseNet.load(config) as net:
+        with PoseNet.load(ModelConfig(model_url=sys.argv[1] or None)) as net:
             print(net.estimate_multiple_poses(image))
     except PoseNetError as error:
         print(error)
 """
 
 
-def test_network_that_is_there_needs_neither_onnx_nor_pooch(net, default_model_config):
-    """And one that has to be made says what it needs."""
-    command = [sys.executable, '-c', ROBOT, default_model_config.model_url or '']
+def test_network_that_is_there_needs_neither_onnx_nor_pooch(net, default_model_config, tmp_path):
+    """And one that has to be made, or fetched, says what it needs."""
+    command = [sys.executable, '-c', ROBOT, default_model_config.model_url or '', str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True)
-    there, to_be_made = result.stdout.splitlines()
+    there, missing = result.stdout.splitlines()
     assert there == '[]', result.stderr
-    assert to_be_made.startswith('making the network needs onnx')
-    assert 'setup_robot' in to_be_made
+    local = default_model_config.model_url
+    what = 'making the network needs onnx' if local else 'fetching the weights needs '
+    assert missing.startswith(what)
+    assert 'setup_robot' in missing
 
 
 def test_what_we_lack_ourselves_is_no_missing_package():
