@@ -156,3 +156,10 @@ def test_package_xml_is_ready_for_bloom():
     assert changelog.startswith(
         f'{"^" * len(title)}\n{title}\n{"^" * len(title)}\n\nForthcoming\n-----------\n* '
     )
+
+
+def test_findings_on_robots_name_tests_that_there_are():
+    named = set(re.findall(r'::(test_\w+)', (ROOT / 'doc/robot.md').read_text()))
+    files = [path.read_text() for path in (ROOT / 'test').rglob('test_*.py')]
+    assert named
+    assert named <= {name for text in files for name in re.findall(r'def (test_\w+)', text)}
