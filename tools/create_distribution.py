@@ -2,7 +2,8 @@
 
 Usage: VENV/bin/python tools/create_distribution.py FOLDER [ROS2_SOURCES]
 
-FOLDER/usr is the system's Python with what rosdep installs, FOLDER/opt/ros the distribution, both
+FOLDER/usr is the system's Python with what rosdep installs (of Ubuntu 22.04 for Python 3.10, else
+of 24.04), FOLDER/opt/ros the distribution, both
 from the wheels that VENV has, FOLDER/bin what stands for rosdep. ROS2_SOURCES is a folder with
 checkouts of what has no wheels: ros2/launch, launch_ros, ros2cli, rosidl_runtime_py and
 rcl_interfaces (for composition_interfaces); with it the `ros2`
@@ -28,14 +29,10 @@ from create_env import repair_cmake_exports
 ROOT = Path(__file__).resolve().parent.parent
 SITE_PACKAGES = f'lib/python{sysconfig.get_python_version()}/site-packages'
 
-# What rosdep installs for package.xml, and what the distribution's own tools need, in the versions
-# of Ubuntu 24.04 where a wheel has them.
+# What rosdep installs for package.xml, in the versions of the Ubuntu that has this Python.
+RELEASE = 'jammy' if sys.version_info < (3, 11) else 'noble'
+# What the distribution's own tools need.
 SYSTEM_PACKAGES = (
-    'numpy==1.26.4',
-    'opencv-python-headless<4.12',
-    'PyYAML',
-    'requests',
-    'tqdm',
     'packaging',
     'lark',
     'catkin_pkg',
@@ -102,7 +99,8 @@ def create(folder: Path, sources: Path | None) -> None:
     base = Path(sys.base_prefix) / 'bin' / f'python{sysconfig.get_python_version()}'
     subprocess.run([str(base), '-m', 'venv', str(usr)], check=True)
     python = usr / 'bin/python3'
-    pip(python, 'colcon-common-extensions', *SYSTEM_PACKAGES)
+    release = f'-r{ROOT}/requirements/{RELEASE}.txt'
+    pip(python, 'colcon-common-extensions', *SYSTEM_PACKAGES, release)
     wheels = [
         f'{wheel.name}=={wheel.version}'
         for wheel in distributions()
