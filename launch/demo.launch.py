@@ -65,8 +65,10 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def launch_camera_and_rviz(context: LaunchContext) -> list:
+    defaults = {name: default for name, default, _ in ARGUMENTS}
+
     def given(name: str) -> str:
-        return LaunchConfiguration(name).perform(context)
+        return LaunchConfiguration(name).perform(context) or defaults[name]
 
     share = Path(get_package_share_directory('posenet_ros'))
     environment: dict[str, str] = {}

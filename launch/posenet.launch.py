@@ -69,8 +69,10 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def launch_node(context: LaunchContext) -> list:
+    defaults = {name: default for name, default, _ in OTHER_ARGUMENTS}
+
     def given(name: str) -> str:
-        return LaunchConfiguration(name).perform(context)
+        return LaunchConfiguration(name).perform(context) or defaults.get(name, '')
 
     # A wrong value stops the launch here, with a message that names it.
     parameters = given_parameters(given)

@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from posenet_ros.errors import DependencyError
@@ -22,14 +23,16 @@ _STARTED_AS = '_POSENET_STARTED_AS'  # set while one Python hands over to anothe
 def default_environment() -> Path:
     """The virtual environment that setup_robot makes, where nothing else is asked for."""
     data = os.environ.get('XDG_DATA_HOME') or '~/.local/share'
-    return Path(data).expanduser() / 'posenet_ros' / 'venv'
+    with contextlib.suppress(RuntimeError):  # nobody's home
+        data = str(Path(data).expanduser())
+    return Path(data) / 'posenet_ros' / 'venv'
 
 
 def chosen_python() -> Path | None:
     """The Python that is to run the executables; None is the one that runs already.
 
-    $POSENET_PYTHON; otherwise an active virtual environment; otherwise the one that setup_robot
-    made; otherwise the Python that started.
+    $POSENET_PYTHON; otherwise an active virtual environment with numba; otherwise the one that
+    setup_robot made; otherwise the Python that started.
 
     Raises:
         DependencyError: POSENET_PYTHON names no program.
@@ -43,10 +46,11 @@ def chosen_python() -> Path | None:
                 'environment that has numba and onnxruntime: VENV/bin/python'
             )
         return python
-    if os.environ.get('VIRTUAL_ENV') == sys.prefix:
-        return None
     python = default_environment() / 'bin' / 'python'
-    return python if os.access(python, os.X_OK) else None
+    made = os.access(python, os.X_OK)
+    if os.environ.get('VIRTUAL_ENV') == sys.prefix and (find_spec('numba') or not made):
+        return None
+    return python if made else None
 
 
 def run(name: str, main: Callable[[], int]) -> int:
@@ -63,7 +67,10 @@ def run(name: str, main: Callable[[], int]) -> int:
         python = None if os.environ.pop(_STARTED_AS, None) else chosen_python()
         if python is not None and not _is_running(python):
             os.environ[_STARTED_AS] = sys.executable
-            os.execv(python, [str(python), *sys.argv])
+            try:
+                os.execv(python, [str(python), *sys.argv])
+            except OSError as error:
+                raise DependencyError(f'cannot run {python}: {error.strerror}') from error
         with dependencies_for('the program'):
             return main()
     except DependencyError as error:
@@ -101,5 +108,7 @@ def dependencies_for(purpose: str) -> Iterator[None]:
 
 
 def _is_running(python: Path) -> bool:
-    # The folder tells, not the file: the Python of a virtual environment is a link to the system's.
-    return python.parent.resolve() == Path(sys.executable).parent.resolve()
+    # The folder tells, too: the Python of a virtual environment is a link to the system's.
+    running = Path(sys.executable)
+    same_folder = python.parent.resolve() == running.parent.resolve()
+    return same_folder and python.resolve() == running.resolve()

@@ -45,11 +45,26 @@ def test_active_environment_comes_first(home, monkeypatch):
     assert chosen_python() is None
 
 
+def test_active_environment_of_another_project_does_not(home, monkeypatch):
+    python = program(home / '.local/share/posenet_ros/venv/bin/python')
+    monkeypatch.setenv('VIRTUAL_ENV', sys.prefix)
+    monkeypatch.setattr('posenet_ros.environment.find_spec', lambda name: None)
+    assert chosen_python() == python
+
+
 def test_named_python_comes_before_all(home, monkeypatch):
     monkeypatch.setenv('VIRTUAL_ENV', sys.prefix)
     python = program(home / 'own/python')
     monkeypatch.setenv('POSENET_PYTHON', '~/own/python')
     assert chosen_python() == python
+
+
+def test_file_that_is_no_program_is_refused_by_name(home):
+    (home / 'text').write_bytes(bytes(100))
+    (home / 'text').chmod(0o755)
+    result = run(home, POSENET_PYTHON=str(home / 'text'))
+    assert result.returncode == 1
+    assert result.stderr == f'program: cannot run {home}/text: Exec format error\n'
 
 
 @pytest.mark.parametrize('named', ['/nowhere/python', '/usr'])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 
 QOS_PREFIX = 'qos_overrides.'
+OF_EVERY_NODE = ('/clock.', '/parameter_events.', '/rosout.')
 
 
 def in_one_sentence(error: BaseException) -> str:
@@ -19,8 +21,13 @@ def in_one_sentence(error: BaseException) -> str:
     return ' '.join(str(part) for part in error.args) or type(error).__name__
 
 
-def untaken_parameters(given: Collection[str], known: Collection[str]) -> Iterator[str]:
+def untaken_parameters(
+    given: Collection[str], known: Collection[str]
+) -> Iterator[tuple[str, bool]]:
     """A sentence for each parameter that was given and that the node does not have.
+
+    And whether it was meant for this node: it is much like one of its own, or was given with -p.
+    What is in a file for all nodes, under /**, may be another's.
 
     Args:
         given: names of the overrides, from the command line and from params files.
@@ -31,7 +38,8 @@ def untaken_parameters(given: Collection[str], known: Collection[str]) -> Iterat
             continue
         near = difflib.get_close_matches(name, known, 1, 0.7)
         advice = f'; is it {near[0]}?' if near else ''
-        yield f'there is no parameter {name}: its value is not used{advice}'
+        typed = any(argument.startswith(f'{name}:=') for argument in sys.argv)
+        yield f'there is no parameter {name}: its value is not used{advice}', bool(near) or typed
 
 
 def untaken_qos(given: Collection[str], endpoints: Collection[str]) -> Iterator[str]:
@@ -46,6 +54,8 @@ def untaken_qos(given: Collection[str], endpoints: Collection[str]) -> Iterator[
         if not name.startswith(QOS_PREFIX):
             continue
         endpoint, _, policy = name[len(QOS_PREFIX) :].rpartition('.')
+        if endpoint.startswith(OF_EVERY_NODE):
+            continue
         if endpoint not in endpoints:
             yield f'{name} is not used: there is {", ".join(sorted(endpoints))}'
         elif policy not in policies:
@@ -63,9 +73,9 @@ def sections_for_others(arguments: Sequence[str], node_name: str) -> Iterator[st
         if option != '--params-file':
             continue
         try:
-            content = yaml.safe_load(Path(path).read_text())
-        except (OSError, yaml.YAMLError):
-            continue  # rcl has complained already
+            content = yaml.load(Path(path).read_text(), yaml.BaseLoader)  # the names are enough
+        except (OSError, ValueError, yaml.YAMLError):
+            continue  # rcl has read it, or complained already
         names = list(_node_names(content))
         if names and not any(_matches(name, node_name) for name in names):
             yield f'nothing in {path} is for {node_name}: it is for {", ".join(sorted(names))}'

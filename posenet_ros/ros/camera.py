@@ -74,6 +74,7 @@ class Camera:
         self._prefix = f'{name}/' if name else ''
         self._on_image: Callable[[Camera, Received], None] | None = None
         self._subscriptions: list = []
+        self._image_topic, self._camera_info_topic = topics.image, topics.camera_info
         self._camera_info: CameraInfo | None = None
         # What was drawn last, to be drawn over: fresh memory costs more than all the drawing.
         self._drawing: Image | None = None
@@ -96,6 +97,9 @@ class Camera:
     def subscribe(self, on_image: Callable[[Camera, Received], None]) -> None:
         """Starts to receive images and camera_info. What on_image gets is for `read`."""
         self._on_image = on_image
+        if not self._subscriptions:
+            # Also where nobody wants anything yet: so that a QoS that cannot be had fails here.
+            self._open(on_image)
         self.follow_demand()
 
     def unsubscribe(self) -> None:
@@ -116,6 +120,11 @@ class Camera:
     def subscribed(self) -> bool:
         return bool(self._subscriptions)
 
+    @property
+    def image_topic(self) -> str:
+        """What images are read from, as rclpy has resolved it."""
+        return self._image_topic
+
     def wanted(self) -> bool:
         """Whether anybody subscribes to anything that is published."""
         return any(publisher.get_subscription_count() > 0 for publisher in self._publishers)
@@ -123,8 +132,8 @@ class Camera:
     def endpoints(self) -> list[str]:
         """What QoS can be overridden for, as the names of the parameters have it."""
         return [
-            f'{self.topics.image}.subscription',
-            f'{self.topics.camera_info}.subscription',
+            f'{self._image_topic}.subscription',
+            f'{self._camera_info_topic}.subscription',
             *(f'{publisher.topic_name}.publisher' for publisher in self._publishers),
         ]
 
@@ -135,10 +144,12 @@ class Camera:
 
         self.statistics.listening()
         if self.topics.image_type == COMPRESSED_TYPE:
-            self._subscribe(CompressedImage, self.topics.image, receive)
+            self._image_topic = self._subscribe(CompressedImage, self.topics.image, receive)
         else:  # raw: an image that is replaced by a newer one is never taken apart
-            self._subscribe(Image, self.topics.image, receive, raw=True)
-        self._subscribe(CameraInfo, self.topics.camera_info, self._on_camera_info)
+            self._image_topic = self._subscribe(Image, self.topics.image, receive, raw=True)
+        self._camera_info_topic = self._subscribe(
+            CameraInfo, self.topics.camera_info, self._on_camera_info
+        )
 
     def read(self, received: Received) -> tuple[Header, np.ndarray]:
         """Header and pixels of an image; see image_conversion.py.
@@ -245,7 +256,8 @@ class Camera:
         self._publishers.append(publisher)
         return publisher
 
-    def _subscribe(self, kind: type, topic: str, callback: Callable, raw: bool = False) -> None:
+    def _subscribe(self, kind: type, topic: str, callback: Callable, raw: bool = False) -> str:
+        """Returns the topic as rclpy has resolved it."""
         qos = _copy(IMAGE_QOS)
         resolved = self._node.resolve_topic_name(topic)
         subscription = self._node.create_subscription(
@@ -261,6 +273,7 @@ class Camera:
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
         self._subscriptions.append(subscription)
+        return subscription.topic_name
 
     def _on_camera_info(self, info: CameraInfo) -> None:
         self._camera_info = info

@@ -141,9 +141,9 @@ def camera_status(
     if active:
         age = window.last_image_age
         reason = f': {no_image_reason}' if no_image_reason else ''
-        if age is None:
+        if age is None and window.waiting > thresholds['image_timeout']:
             problems.append((DiagnosticStatus.WARN, f'no image has come yet{reason}'))
-        elif age > thresholds['image_timeout']:
+        elif age is not None and age > thresholds['image_timeout']:
             problems.append((DiagnosticStatus.WARN, f'no image for {age:.1f} s{reason}'))
         if window.clock_offset is not None:
             problems.append((DiagnosticStatus.WARN, clock_problem(window.clock_offset)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,9 @@ def _value(spec: ParameterSpec, text: str) -> Any:
         if isinstance(spec.default, bool):
             return flag(spec.name, text)
         value = text if isinstance(spec.default, str) else yaml.safe_load(text)
+        if isinstance(spec.default, float):
+            with contextlib.suppress(ValueError):
+                value = float(text)  # 1e-1 is a string in YAML 1.1
         if isinstance(spec.default, list) and isinstance(value, str):
             value = [part.strip() for part in value.split(',')]
         return spec.checked(value)

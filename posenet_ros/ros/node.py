@@ -54,9 +54,10 @@ WARN_EVERY_SECONDS = 5.0
 MAX_WARNINGS = 5  # different ones within that time
 STOP_SECONDS = 5.0
 DEMAND_SECONDS = 0.2  # between two looks at whether anybody subscribes
-# Nothing of ours is so late, since nothing queues, nor so early: then it is another clock's stamp.
-MOST_LATENCY = 10.0
+# No image is so late, since nothing queues, nor so early: then its stamp is by another clock.
+MOST_LATENCY = 10.0  # seconds, and three inferences
 MOST_AHEAD = 0.1
+MOST_AHEAD_SIMULATED = 1.0  # where /clock comes a few times a second
 
 DOUBLES = frozenset(spec.name for spec in PARAMETERS if isinstance(spec.default, float))
 
@@ -120,8 +121,11 @@ class PoseNetNode(LifecycleNode):
         self._decoder = decoder_config(self._values)
         # rclpy has no public name for what was given and nobody declared.
         known = list(self.get_parameters_by_prefix(''))
-        for warning in untaken_parameters(self._parameter_overrides, known):
-            self.get_logger().warning(warning)
+        for sentence, certain in untaken_parameters(self._parameter_overrides, known):
+            if certain:
+                self.get_logger().warning(sentence)
+            else:
+                self.get_logger().info(sentence)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._enable_service = self.create_service(SetBool, '~/enable', self._on_enable)
         self._diagnostics = self.create_publisher(
@@ -156,7 +160,6 @@ class PoseNetNode(LifecycleNode):
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._pause()
-        self._trouble = ''
         return TransitionCallbackReturn.SUCCESS
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -205,6 +208,7 @@ class PoseNetNode(LifecycleNode):
 
     def _attempt(self, step: Callable[[], None], name: str) -> TransitionCallbackReturn:
         """Does a step. What it cannot have fails the transition; anything else is an error."""
+        self._trouble = ''
         try:
             step()
         except Exception as error:  # rclpy would drop it without a word
@@ -221,7 +225,6 @@ class PoseNetNode(LifecycleNode):
             else:
                 self._pause()
             return TransitionCallbackReturn.FAILURE
-        self._trouble = ''
         return TransitionCallbackReturn.SUCCESS
 
     def _activate(self) -> None:
@@ -423,19 +426,20 @@ class PoseNetNode(LifecycleNode):
                 'decode': times.decode,
                 'publish': published - publishing,
             }
-            latency = self._latency(camera, header)
+            latency = self._latency(camera, header, times.inference)
             camera.statistics.image_processed(len(poses), {**latency, **stages})
             if camera.overlays_wanted():
                 self._overlays.put(camera.name, Overlay(header, image, found))
 
-    def _latency(self, camera: Camera, header: Header) -> dict[str, float]:
+    def _latency(self, camera: Camera, header: Header, inference: float) -> dict[str, float]:
         """Seconds since the stamp; nothing where the stamp or the clock tells no time."""
         stamp = header.stamp.sec + header.stamp.nanosec / 1e9
         now = self.get_clock().now().nanoseconds / 1e9
         if stamp <= 0 or now <= 0:
             return {}
         latency = now - stamp
-        if -MOST_AHEAD <= latency <= MOST_LATENCY:
+        ahead = MOST_AHEAD_SIMULATED if self.get_parameter('use_sim_time').value else MOST_AHEAD
+        if -ahead <= latency <= MOST_LATENCY + 3 * inference:
             camera.statistics.stamped_by_another_clock(None)
             return {'latency': latency}
         camera.statistics.stamped_by_another_clock(latency)
@@ -497,13 +501,7 @@ class PoseNetNode(LifecycleNode):
 
     def _follow_demand(self) -> None:
         for camera in self._cameras.values():
-            try:
-                camera.follow_demand()
-            except Exception as error:  # a QoS override that there is not
-                self._trouble = f'cannot subscribe to {camera.topics.image}: {error}'
-                self.get_logger().error(self._trouble)
-                self._unsubscribe()
-                return
+            camera.follow_demand()
 
     def set_parameters(self, parameter_list: list[Parameter]) -> list[SetParametersResult]:
         return super().set_parameters(with_doubles(parameter_list, DOUBLES))
@@ -584,7 +582,7 @@ class PoseNetNode(LifecycleNode):
                 self._tell_once(f'clock of {camera.name}', text)
             reason = self._why_no_image(camera, window) if running and camera.subscribed else ''
             one = camera_status(
-                names[name],
+                f'{node_name}: {name}' if name else node_name,
                 net.backend.device,
                 window,
                 running and camera.subscribed,
@@ -605,7 +603,7 @@ class PoseNetNode(LifecycleNode):
         if window.waiting <= max(self._values['image_timeout'], 1.0):
             self._no_image.pop(camera.name, None)
             return ''
-        reason = why_no_image(self, camera.topics)
+        reason = why_no_image(self, camera.image_topic, camera.topics.image_type)
         if self._no_image.get(camera.name) != reason:
             self._no_image[camera.name] = reason
             text = f'no image for {window.waiting:.1f} s: {reason}'

@@ -24,8 +24,13 @@ from posenet_ros.ros.executor import BackgroundExecutor
 
 NodeType = TypeVar('NodeType', bound=Node)
 
-# SIGHUP: the terminal was closed.
-STOP_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
+def stop_signals() -> set[signal.Signals]:
+    """What ends a process; SIGHUP, for a closed terminal, unless nohup has it ignored."""
+    signals = {signal.SIGINT, signal.SIGTERM}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.add(signal.SIGHUP)
+    return signals
 
 
 class Stop:
@@ -36,14 +41,15 @@ class Stop:
     """
 
     def __init__(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        self._signals = stop_signals()
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         self._requested = threading.Event()
         self.future: Future = Future()
         threading.Thread(target=self._wait, name='signals', daemon=True).start()
 
     def _wait(self) -> None:
         while True:
-            signal.sigwait(STOP_SIGNALS)
+            signal.sigwait(self._signals)
             self.request()
 
     def request(self) -> None:
@@ -102,11 +108,14 @@ def run_node(
         executor.create_task(lambda: None)
 
     stop.future.add_done_callback(wake)
-    if not stop.requested():
-        executor.spin_until_future_complete(stop.future)
-    executor.shutdown()
-    node.destroy_node()
-    rclpy.try_shutdown()
+    try:
+        if not stop.requested():
+            executor.spin_until_future_complete(stop.future)
+    finally:  # also after an exception of a callback: whoever started the process sees it end
+        stop.request()  # ends a load
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
     if not getattr(node, 'stopped_cleanly', True):
         # A thread still loads a model. Its cache writes are atomic: leaving it is safe. What ROS
         # holds is given back first, or Fast DDS's shared memory would stay behind.

@@ -16,7 +16,7 @@ MOST_NAMED = 4  # topics or nodes in one sentence
 
 @dataclass(frozen=True)
 class CameraTopics:
-    """What a camera is read from: resolved names."""
+    """What a camera is read from: names for rclpy, which remaps them."""
 
     image: str
     image_type: str
@@ -26,7 +26,7 @@ class CameraTopics:
 def camera_topics(
     node: Node, camera: str, image_topic: str, camera_info_topic: str, transport: str, alone: bool
 ) -> CameraTopics:
-    """The topics of one camera, after the node's namespace and remappings.
+    """The topics of one camera.
 
     Args:
         node: whose namespace and remappings count.
@@ -40,15 +40,16 @@ def camera_topics(
         ConfigError: there can be no such topic.
     """
     try:
-        image = node.resolve_topic_name(_of_camera('image_topic', image_topic, camera, alone))
+        image = _of_camera('image_topic', image_topic, camera, alone)
+        resolved = node.resolve_topic_name(image)
         if camera_info_topic:
-            name = _of_camera('camera_info_topic', camera_info_topic, camera, alone)
-            camera_info = node.resolve_topic_name(name)
+            camera_info = _of_camera('camera_info_topic', camera_info_topic, camera, alone)
+            node.resolve_topic_name(camera_info)
         else:
-            name = f'{camera}/camera_info' if camera else 'camera_info'
-            camera_info = node.resolve_topic_name(name)
-            if camera_info == node.resolve_topic_name(name, only_expand=True):  # not remapped
-                camera_info = f'{image.rpartition("/")[0]}/camera_info'
+            camera_info = f'{camera}/camera_info' if camera else 'camera_info'
+            here = node.resolve_topic_name(camera_info, only_expand=True)
+            if node.resolve_topic_name(camera_info) == here:  # not remapped
+                camera_info = f'{resolved.rpartition("/")[0]}/camera_info'
     except ConfigError:
         raise
     except Exception as error:  # rclpy's errors for a bad name share no class
@@ -56,7 +57,7 @@ def camera_topics(
         raise ConfigError(f'Invalid topic, one of {", ".join(given)}: {error}') from error
     if transport == 'compressed':
         # As image_transport does: the base topic is remapped first, then extended.
-        return CameraTopics(image + COMPRESSED, COMPRESSED_TYPE, camera_info)
+        return CameraTopics(resolved + COMPRESSED, COMPRESSED_TYPE, camera_info)
     return CameraTopics(image, IMAGE_TYPE, camera_info)
 
 
@@ -80,9 +81,14 @@ def _of_camera(parameter: str, topic: str, camera: str, alone: bool) -> str:
     return f'{camera}/{topic}'
 
 
-def why_no_image(node: Node, topics: CameraTopics) -> str:
-    """What the graph has in the place of the images that do not come, in one sentence."""
-    topic, kind = topics.image, topics.image_type
+def why_no_image(node: Node, topic: str, kind: str) -> str:
+    """What the graph has in the place of the images that do not come, in one sentence.
+
+    Args:
+        node: that reads them.
+        topic: where it does, resolved.
+        kind: IMAGE_TYPE or COMPRESSED_TYPE.
+    """
     publishers = node.get_publishers_info_by_topic(topic)
     same_type = [info for info in publishers if info.topic_type == kind]
     if same_type:
@@ -91,7 +97,7 @@ def why_no_image(node: Node, topics: CameraTopics) -> str:
     if publishers:
         types = sorted({info.topic_type for info in publishers})
         return f'{topic} is published as {", ".join(types)}, not as {kind}' + _transport_advice(
-            node, topics, {info.topic_type for info in publishers}
+            node, topic, kind
         )
     images = {
         name: types
@@ -104,7 +110,7 @@ def why_no_image(node: Node, topics: CameraTopics) -> str:
     sentence = f'nobody publishes {topic}'
     if topic.endswith(COMPRESSED * 2):
         return f'{sentence}; image_transport:=compressed adds {COMPRESSED} to image_topic by itself'
-    advice = _transport_advice(node, topics, set())
+    advice = _transport_advice(node, topic, kind)
     if advice:
         return sentence + advice
     if images:
@@ -116,19 +122,20 @@ def why_no_image(node: Node, topics: CameraTopics) -> str:
     return f'{sentence}, nor any other images'
 
 
-def _transport_advice(node: Node, topics: CameraTopics, types: set[str]) -> str:
+def _transport_advice(node: Node, topic: str, kind: str) -> str:
     """Where the other transport would give images: how to choose it."""
-    topic = topics.image
-    if topics.image_type == IMAGE_TYPE:
-        if COMPRESSED_TYPE in types and topic.endswith(COMPRESSED):
-            base = topic[: -len(COMPRESSED)]
+
+    def is_published(name: str, kind: str) -> bool:
+        return any(info.topic_type == kind for info in node.get_publishers_info_by_topic(name))
+
+    base = topic[: -len(COMPRESSED)] if topic.endswith(COMPRESSED) else ''
+    if kind == IMAGE_TYPE:
+        if base and is_published(topic, COMPRESSED_TYPE):
             return f'; image_topic:={base} image_transport:=compressed reads it'
-        if node.count_publishers(topic + COMPRESSED):
+        if is_published(topic + COMPRESSED, COMPRESSED_TYPE):
             return f'; {topic}{COMPRESSED} is there: image_transport:=compressed reads it'
-    else:
-        base = topic[: -len(COMPRESSED)]
-        if node.count_publishers(base):
-            return f'; {base} is there: image_transport:=raw reads it'
+    elif base and is_published(base, IMAGE_TYPE):
+        return f'; {base} is there: image_transport:=raw reads it'
     return ''
 
 

@@ -110,6 +110,21 @@ def test_setup_robot_again_changes_nothing(robot):
     assert 'Ready: ' in result.stdout
 
 
+def test_setup_robot_repairs_an_environment_whose_python_has_gone(robot, tmp_path):
+    folder = tmp_path / 'an environment'
+    setup = f"install/posenet_ros/lib/posenet_ros/setup_robot '{folder}'"
+    (folder / 'bin').mkdir(parents=True)
+    (folder / 'bin/python').symlink_to('/nowhere/python')
+    (folder / 'pyvenv.cfg').touch()
+    result = robot.run(setup, PIP_NO_INDEX='1', PIP_FIND_LINKS='')
+    assert result.returncode == 1
+    assert result.stdout.strip().endswith('setup_robot: pip failed; its messages above say why')
+    assert robot.run(f"'{folder}/bin/python' -c 'import numpy'").returncode == 0
+    (tmp_path / 'file').touch()
+    result = robot.run(f'install/posenet_ros/lib/posenet_ros/setup_robot {tmp_path}/file')
+    assert f'setup_robot: {tmp_path}/file is not a folder' in result.stdout
+
+
 def test_messages_alone(robot, tmp_path):
     """For a laptop that looks at a bag: README.md's block, without the node's dependencies."""
     commands = readme_block('### The messages alone')

@@ -59,12 +59,14 @@ def poses_come(peer, astronaut):
 def test_namespace_topic_and_parameters(peer, launch, parameters_of, poses_come):
     node = launch(
         'posenet.launch.py', 'namespace:=robot', 'image_topic:=/eye/image', 'nms_radius:=25',
-        'input_resolution:=[321, 257]',
+        'input_resolution:=[321, 257]', 'min_keypoint_score:=1e-1',
     )  # fmt: skip
     node.wait_for('ready in')
     radius, size, sim_time = parameters_of(
         '/robot/posenet_node', 'nms_radius', 'input_resolution', 'use_sim_time'
     )
+    (score,) = parameters_of('/robot/posenet_node', 'min_keypoint_score')
+    assert score.double_value == 0.1
     assert radius.double_value == 25.0
     assert list(size.integer_array_value) == [321, 257]
     assert not sim_time.bool_value
@@ -79,6 +81,7 @@ def test_namespace_topic_and_parameters(peer, launch, parameters_of, poses_come)
     [
         ('nms_radius:=-3', 'Invalid nms_radius -3'),
         ('lazy:=maybe', "Invalid lazy 'maybe'"),
+        ('nms_radius:=wide', "Invalid nms_radius 'wide'"),
         ('respawn:=si', "Invalid respawn 'si'. Should be one of true, yes, on, 1"),
         ('use_sim_time:=2', "Invalid use_sim_time '2'"),
         ('params_file:=/nowhere.yaml', 'params_file:=/nowhere.yaml: there is no such file'),
@@ -219,14 +222,14 @@ def readme_include():
 
 PARENT = """
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, LogInfo
+from launch.actions import DeclareLaunchArgument, LogInfo, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
 {imports}
 
 def generate_launch_description():
     return LaunchDescription([
         DeclareLaunchArgument('backend', default_value='gazebo'),
-        DeclareLaunchArgument('model_url'),
+        SetEnvironmentVariable('FASTDDS_BUILTIN_TRANSPORTS', 'UDPv4'),
         {first},
         {second},
         DeclareLaunchArgument('namespace', default_value='mine'),
@@ -241,14 +244,14 @@ def test_included_twice_nothing_collides_and_nothing_leaks(
 ):
     imports, action = re.split(r'\n\n', readme_include().rstrip(), maxsplit=1)
     assert "'nms_radius': '25'" in action and "'namespace': 'robot1'" in action
-    first = action.replace(
-        "'namespace'", "'model_url': LaunchConfiguration('model_url'), 'namespace'"
-    )
+    first = action.replace("'namespace'", "'backend': '', 'log_level': '', 'namespace'")
     second = first.replace('robot1', 'robot2').replace("'nms_radius': '25'", '')
     path = robot.home / 'parent.launch.py'
     path.write_text(PARENT.format(imports=imports, first=first, second=second))
     node = launch(str(path), 'backend:=gazebo')
     node.wait_for('backend is still gazebo, namespace mine')
+    # What the user has set around the inclusion reaches it.
+    assert node.output.count('FASTDDS_BUILTIN_TRANSPORTS=UDPv4 is set') == 2
     for namespace, radius in (('robot1', 25.0), ('robot2', 20.0)):
         (value,) = parameters_of(f'/{namespace}/posenet_node', 'nms_radius')
         assert value.double_value == radius
