@@ -10,6 +10,7 @@ used: whoever wants the messages alone (`ros2 topic echo`, rqt, a launch file, a
 `from posenet_ros.msg import PoseArray`) needs none of the library's dependencies.
 """
 
+import os
 from importlib import import_module
 from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from posenet_ros.version import __version__
 
 if TYPE_CHECKING:
     from posenet_ros.config import DecoderConfig, ModelConfig
-    from posenet_ros.decode import Pose
+    from posenet_ros.decode import Pose, decode_multiple_poses, decode_single_pose
     from posenet_ros.errors import (
         BackendError,
         CheckpointError,
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     )
     from posenet_ros.estimator import PoseNet
     from posenet_ros.keypoints import KEYPOINT_NAMES, SKELETON
+
+# ONNX Runtime would write a device id into the user's cache and look for its maker's host. It reads
+# this when it is imported, which comes after this.
+os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
 
 # The generated posenet_ros.msg may lie in another folder than these sources.
 __path__ = extend_path(__path__, __name__)
@@ -47,11 +52,13 @@ __all__ = [
     'PoseNet',
     'PoseNetError',
     '__version__',
+    'decode_multiple_poses',
+    'decode_single_pose',
 ]
 
 _MODULES = {
     'config': ('DecoderConfig', 'ModelConfig'),
-    'decode': ('Pose',),
+    'decode': ('Pose', 'decode_multiple_poses', 'decode_single_pose'),
     'errors': (
         'BackendError',
         'CheckpointError',

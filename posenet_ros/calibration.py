@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,17 @@ from pathlib import Path
 import numpy as np
 
 from posenet_ros.errors import ImageError
+from posenet_ros.files import expanded
 from posenet_ros.preprocess import Letterbox, preprocess
 
 NUM_IMAGES = 32
+FEW_IMAGES = 8  # of which a warning tells
 SEED = 0
 # Part of the set's name: raise it when generated_images gives others.
 GENERATOR_VERSION = 1
+
+
+logger = logging.getLogger('posenet_ros')
 
 
 @dataclass(frozen=True)
@@ -36,9 +42,19 @@ class CalibrationSet:
         if source is None:
             digest.update(f'generated {GENERATOR_VERSION} {NUM_IMAGES} {SEED}'.encode())
         else:
-            for image in sampled_images(Path(source).expanduser(), NUM_IMAGES):
+            count = 0
+            for image in sampled_images(expanded(source), NUM_IMAGES):
+                count += 1
                 digest.update(f'{image.shape}'.encode())
                 digest.update(np.ascontiguousarray(image).tobytes())
+            if count < FEW_IMAGES:
+                logger.warning(
+                    'int8 is calibrated with %d image(s) of %s; %d or more of different scenes '
+                    'are better',
+                    count,
+                    source,
+                    FEW_IMAGES,
+                )
         return cls(source, digest.hexdigest())
 
     def inputs(self, height: int, width: int, architecture: str) -> np.ndarray:
@@ -46,7 +62,7 @@ class CalibrationSet:
         if self.source is None:
             images = generated_images(NUM_IMAGES, height, width)
         else:
-            images = sampled_images(Path(self.source).expanduser(), NUM_IMAGES)
+            images = sampled_images(expanded(self.source), NUM_IMAGES)
         inputs = []
         for image in images:
             tensor = np.zeros((3, height, width), np.float32)
@@ -78,7 +94,12 @@ def sampled_images(path: Path, count: int) -> Iterator[np.ndarray]:
             yield read_image(paths[i])
     elif path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
         with Video(path) as video:
-            chosen = set(_chosen(video.num_frames or 100 * count, count))
+            total = video.num_frames
+        if not total:  # a stream of JPEGs does not tell
+            with Video(path) as video:
+                total = sum(1 for _ in video)
+        with Video(path) as video:
+            chosen = set(_chosen(total, count))
             empty = True
             for i, frame in enumerate(video):
                 if i in chosen:

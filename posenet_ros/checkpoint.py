@@ -28,6 +28,7 @@ from urllib.parse import unquote, urlsplit
 from posenet_ros.config import ModelConfig
 from posenet_ros.environment import dependencies_for
 from posenet_ros.errors import CheckpointError, GraphError
+from posenet_ros.files import expanded
 from posenet_ros.tfjs_graph import check_shards, read_topology
 
 # pooch and requests take 70 ms and 15 MB: imported by what fetches.
@@ -85,7 +86,7 @@ class Checkpoint:
 
 def posenet_home() -> Path:
     """Our cache folder: $POSENET_HOME, or ~/.cache/posenet_ros."""
-    return Path(os.environ.get('POSENET_HOME') or '~/.cache/posenet_ros').expanduser()
+    return expanded(os.environ.get('POSENET_HOME') or '~/.cache/posenet_ros')
 
 
 def official_url(config: ModelConfig) -> str:
@@ -141,9 +142,9 @@ def _graph_name(config: ModelConfig) -> str:
 
 def _local_path(config: ModelConfig) -> Path | None:
     url = config.model_url
-    if url is None or url.startswith(('http://', 'https://')):
+    if url is None or urlsplit(url).scheme in ('http', 'https'):  # in small letters
         return None
-    if url.startswith('file://'):
+    if urlsplit(url).scheme == 'file':
         path = Path(unquote(urlsplit(url).path))
     elif '://' in url:
         raise CheckpointError(
@@ -151,7 +152,7 @@ def _local_path(config: ModelConfig) -> Path | None:
             'file://, http:// or https:// URL'
         )
     else:
-        path = Path(url).expanduser()
+        path = expanded(url)
     if path.is_dir():
         path /= _graph_name(config)
     if not path.is_file():
@@ -162,9 +163,10 @@ def _local_path(config: ModelConfig) -> Path | None:
 def _graph_url(config: ModelConfig) -> str:
     if config.model_url is None:
         return official_url(config)
-    if urlsplit(config.model_url).path.endswith('.json'):
+    url = urlsplit(config.model_url)
+    if url.path.endswith('.json'):
         return config.model_url
-    return f'{config.model_url.rstrip("/")}/{_graph_name(config)}'
+    return url._replace(path=f'{url.path.rstrip("/")}/{_graph_name(config)}').geturl()
 
 
 def _url_name(url: str) -> str:
@@ -366,7 +368,7 @@ def _verify_entry(config: ModelConfig, entry: Path) -> None:
 
 
 def _graph_name_in(sums: dict[str, str]) -> str:
-    (name,) = (name for name in sums if not name.endswith('.bin'))
+    (name,) = (name for name in sums if name.endswith('.json'))
     return name
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import signal
 import sys
 import threading
@@ -237,7 +238,11 @@ def _add_estimation_options(parser: argparse.ArgumentParser) -> None:
 
 def _number(text: str) -> float:
     try:
-        return float(text) if '.' in text else int(text)
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f'{text} is not a number') from None
 
@@ -267,6 +272,8 @@ def _export(options: argparse.Namespace) -> None:
     from posenet_ros.onnx_precision import to_dynamic
 
     config: ModelConfig = _config(ModelConfig, options)
+    if options.dynamic and options.precision == 'int8':
+        raise ConfigError('int8 is made for one input size; --dynamic goes with fp32 and fp16')
     checkpoint = weights_for(config, options.precision)
     with _Bar() as bar:
         model = network(
@@ -361,7 +368,16 @@ def _compare(options: argparse.Namespace) -> None:
         )
     if options.json is not None:
         with atomic_path(options.json) as part:
-            part.write_text(json.dumps({n: asdict(c) for n, c in results.items()}) + '\n')
+            part.write_text(json.dumps(_without_nan({n: asdict(c) for n, c in results.items()})))
+
+
+def _without_nan(value: Any) -> Any:
+    """For JSON, which has no NaN: null where nothing could be measured."""
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _selftest(options: argparse.Namespace) -> None:
@@ -380,7 +396,7 @@ def _selftest(options: argparse.Namespace) -> None:
     print(table(report))
     if options.json is not None:
         with atomic_path(options.json) as part:
-            part.write_text(json.dumps(report, indent=1) + '\n')
+            part.write_text(json.dumps(_without_nan(report), indent=1) + '\n')
     if not report['passed']:
         raise PoseNetError('the self-test failed; see above')
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from posenet_ros.compiled import compiled
+from posenet_ros.config import DecoderConfig
 from posenet_ros.keypoints import KEYPOINT_NAMES, NUM_EDGES, NUM_KEYPOINTS, POSE_TREE
 
 OFFSET_REFINE_STEPS = 2
@@ -96,7 +97,12 @@ def decode_multiple_poses(
 
     Returns:
         Poses in input pixels, in the order in which they were found.
+
+    Raises:
+        ConfigError: max_detections, score_threshold or nms_radius has a value it cannot have.
     """
+    # Refuses what cannot be had, in the reference's words.
+    DecoderConfig(False, max_detections, score_threshold, nms_radius)
     maps = _checked_maps(heatmap_scores, offsets, displacements_fwd, displacements_bwd)
     return as_poses(
         multiple_pose_arrays(maps, output_stride, max_detections, score_threshold, nms_radius)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +41,10 @@ class StageTimes:
 
 
 class PoseNet:
-    """A loaded model. Use it from one thread at a time; close it, or use it in a with block."""
+    """A loaded model. Use it from one thread at a time; close it, or use it in a with block.
+
+    Its buffers are used again from call to call: a second call at the same time is refused.
+    """
 
     def __init__(
         self, config: ModelConfig, backend: Backend, model_sha256: str, backend_reason: str = ''
@@ -51,6 +55,7 @@ class PoseNet:
         self.model_sha256 = model_sha256
         self.input_height, self.input_width = config.valid_resolution
         self.stage_times = StageTimes(0.0, 0.0, 0.0)
+        self._in_use = threading.Lock()
 
     @classmethod
     def load(
@@ -148,15 +153,24 @@ class PoseNet:
 
         Raises:
             ImageError: an image is not uint8 RGB, or has no pixels.
-            BackendError: the network could not be run, or gave numbers that are not finite.
+            BackendError: the network could not be run, or gave numbers that are not finite, or
+                another thread runs it.
         """
         for image in images:
             check_image(image)
-        self.stage_times = StageTimes(0.0, 0.0, 0.0)
-        results: list[list[Pose]] = []
-        for first in range(0, len(images), self.backend.max_batch):
-            results += self._estimate_batch(images[first : first + self.backend.max_batch], config)
-        return results
+        if not self._in_use.acquire(blocking=False):
+            raise BackendError(
+                'another thread runs this model; give each thread a PoseNet of its own, or a lock'
+            )
+        try:
+            self.stage_times = StageTimes(0.0, 0.0, 0.0)
+            results: list[list[Pose]] = []
+            most = self.backend.max_batch
+            for first in range(0, len(images), most):
+                results += self._estimate_batch(images[first : first + most], config)
+            return results
+        finally:
+            self._in_use.release()
 
     def warm_up(self) -> None:
         """Compiles, or loads from numba's cache, all that a live frame will run."""

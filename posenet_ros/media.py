@@ -46,7 +46,12 @@ def images_in(folder: Path) -> list[Path]:
     Raises:
         ImageError: there are none.
     """
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(
+        path
+        for path in folder.iterdir()
+        # ._a.jpg is what macOS leaves beside a.jpg: no image.
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith('.')
+    )
     if not paths:
         raise ImageError(f'{folder} holds no image ({", ".join(IMAGE_SUFFIXES)})')
     return paths

@@ -26,6 +26,7 @@ from posenet_ros.config import PRECISIONS, DecoderConfig, ModelConfig, RuntimeCo
 from posenet_ros.errors import NoDeviceError, PoseNetError
 from posenet_ros.estimator import PoseNet
 from posenet_ros.onnx_names import HEADS
+from posenet_ros.preprocess import Letterbox, preprocess
 from posenet_ros.version import __version__
 
 BATCHES = (1, 4)
@@ -137,7 +138,11 @@ def _measure(
     rounds: int,
 ) -> None:
     run['device'] = net.backend.device
-    inputs = (images / np.float32(127.5) - np.float32(1)).astype(np.float32).transpose(0, 3, 1, 2)
+    inputs = np.zeros((len(images), 3, net.input_height, net.input_width), np.float32)
+    for image, tensor in zip(images, inputs, strict=True):
+        height, width = image.shape[:2]
+        letterbox = Letterbox.fit(height, width, net.input_height, net.input_width)
+        preprocess(image, letterbox, net.config.architecture, tensor)
     wanted = _heads(reference.backend, inputs)
     together = _heads(net.backend, inputs)
     run['max_error'] = {

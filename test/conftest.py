@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import pytest
 from goldens import DATA, SHARED
 
 from posenet_ros import CheckpointError, ModelConfig, PoseNet
+
+# As posenet_ros does, for the tests that import ONNX Runtime before it.
+os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
 
 NO_SHARED = 'the full set of goldens, models and photos (../shared) is not on this machine'
 

@@ -6,7 +6,7 @@ import pytest
 
 from posenet_ros import ImageError
 from posenet_ros.calibration import NUM_IMAGES, CalibrationSet, generated_images, sampled_images
-from posenet_ros.media import VideoWriter
+from posenet_ros.media import Video, VideoWriter
 
 
 @pytest.fixture
@@ -69,3 +69,22 @@ def test_generated_images_are_varied_and_always_the_same():
     means = [image.mean() for image in images]
     assert np.ptp(means) > 10
     assert min(image.std() for image in images) > 10
+
+
+def test_stream_that_does_not_tell_its_length_gives_frames_of_all_of_it(tmp_path):
+    with (tmp_path / 'clip.mjpeg').open('wb') as stream:
+        for i in range(40):
+            stream.write(cv2.imencode('.jpg', np.full((64, 64, 3), 6 * i, np.uint8))[1].tobytes())
+    (tmp_path / 'clip.mjpeg').rename(tmp_path / 'clip.avi')
+    with Video(tmp_path / 'clip.avi') as video:
+        assert video.num_frames == 0
+    chosen = greys(sampled_images(tmp_path / 'clip.avi', 10))
+    assert len(chosen) == 10 and chosen[0] < 80 < 160 < chosen[-1]
+
+
+def test_few_images_are_warned_of(folder, caplog):
+    CalibrationSet.of(str(folder / '00.png'))
+    assert 'calibrated with 1 image(s)' in caplog.text
+    caplog.clear()
+    CalibrationSet.of(str(folder))
+    assert caplog.text == ''

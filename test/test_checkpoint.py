@@ -305,3 +305,26 @@ def test_processes_that_start_at_once_do_not_hurt_each_other(server, home):
         assert process.exitcode == 0
     assert len(checksums) == 1
     assert not [path for path in (home / 'checkpoints').iterdir() if path.name.startswith('.')]
+
+
+def test_shards_may_have_any_name(server, model_folder):
+    graph = model_folder / 'model-stride16.json'
+    for i in (1, 2):
+        name = f'group1-shard{i}of2'
+        (model_folder / f'{name}.bin').rename(model_folder / name)
+    graph.write_text(graph.read_text().replace('of2.bin', 'of2'))
+    config = ModelConfig(model_url=f'{server.url}/model-stride16.json')
+    first = fetch_checkpoint(config)
+    assert fetch_checkpoint(config) == first  # from the cache, which is not damaged
+
+
+@pytest.mark.parametrize('url', ['{}?key=1', '{}/?key=1', '{}/model-stride16.json?key=1'])
+def test_query_of_a_url_stays_at_its_end(server, url):
+    fetch_checkpoint(ModelConfig(model_url=url.format(server.url)))
+    assert {path.split('?')[1] for path in server.requests} == {'key=1'}
+    assert server.requests[0] == '/model-stride16.json?key=1'
+
+
+def test_scheme_may_be_written_in_capitals(server):
+    url = server.url.replace('http', 'HTTP')
+    assert fetch_checkpoint(ModelConfig(model_url=url)).sha256

@@ -250,3 +250,50 @@ def test_export_writes_int8(posenet, tmp_path, layout):
     assert f'int8 for {layout}' in result.stdout
     types = {constant.data_type for constant in onnx.load(tmp_path / 'out.onnx').graph.initializer}
     assert onnx.TensorProto.INT8 in types
+
+
+def test_numbers_may_have_exponents(posenet, photo):
+    result = posenet('estimate', photo, '--score-threshold', '5e-1')
+    assert result.returncode == 0, result.stderr
+    assert len(json.loads(result.stdout)) == 1
+
+
+def test_json_goes_to_what_the_shell_has_opened(posenet, photo):
+    result = posenet('estimate', photo, '--json', '/dev/fd/1')
+    assert result.returncode == 0, result.stderr
+    assert len(json.loads(result.stdout)) == 1
+
+
+def test_comparison_of_nobody_is_json(posenet, tmp_path):
+    write_image(tmp_path / 'black.png', np.zeros((64, 64, 3), np.uint8))
+    result = posenet('compare', 'black.png', '--json', 'out.json', '--input-resolution', 33)
+    assert result.returncode == 0, result.stderr
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    numbers = json.loads((tmp_path / 'out.json').read_text(), parse_constant=refuse)
+    assert numbers['int8']['mean_oks'] is None
+
+
+def test_hidden_files_of_a_folder_are_no_photos(posenet, photo, tmp_path):
+    folder = tmp_path / 'folder'
+    folder.mkdir()
+    (folder / 'a.png').write_bytes(photo.read_bytes())
+    (folder / '._a.png').write_bytes(bytes(10))
+    result = posenet('estimate', folder)
+    assert result.returncode == 0, result.stderr
+    assert [one['image'] for one in json.loads(result.stdout)] == ['a.png']
+
+
+def test_int8_of_any_size_is_refused(posenet):
+    result = posenet('export', 'out.onnx', '--precision', 'int8', '--dynamic')
+    assert result.returncode == 1
+    assert 'int8 is made for one input size' in result.stderr
+
+
+def test_home_of_nobody_is_one_sentence(posenet, photo):
+    result = posenet('estimate', photo, '--model-url', '~nobody-of-that-name/m', model=False)
+    assert result.returncode == 1
+    assert result.stderr.strip().endswith('nobody of that name has a home here')
+    assert 'Traceback' not in result.stderr

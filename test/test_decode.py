@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from goldens import golden_paths, load_golden, pose_difference
 
-from posenet_ros import decode
+from posenet_ros import ConfigError, decode
 from posenet_ros.decode import decode_multiple_poses, decode_single_pose
 
 GOLDENS = [pytest.param(path, id=path.stem) for path in golden_paths('decoder')]
@@ -143,3 +143,10 @@ def test_maps_that_do_not_belong_together_are_refused_by_name():
         decode_multiple_poses(*maps[:3], noise(5, 6)[3], 16)
     with pytest.raises(ValueError, match='offsets'):
         decode_single_pose(maps[0], maps[2], 16)
+
+
+def test_options_that_cannot_be_had_are_refused():
+    maps = [np.zeros((2, 2, depth), np.float32) for depth in (17, 34, 32, 32)]
+    with pytest.raises(ConfigError, match='Invalid maxDetections -1'):
+        decode_multiple_poses(*maps, 16, max_detections=-1)
+    assert decode_multiple_poses(*maps, 16) == []

@@ -1,8 +1,10 @@
 """The whole chain: a photo goes in, the reference's poses come out."""
 
+import os
 import subprocess
 import sys
 import tempfile
+import threading
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from posenet_ros import (
     PoseNet,
     loading,
 )
+from posenet_ros.checkpoint import posenet_home
 from posenet_ros.media import read_image
 from posenet_ros.onnx_names import HEADS
 
@@ -281,3 +284,59 @@ def test_more_images_than_a_batch_run_one_after_the_other(net, astronaut):
     for a, b in zip(together, alone, strict=True):
         assert np.array_equal(a[0].keypoints, b[0].keypoints)
     assert net.stage_times.inference > took  # of all of them
+
+
+def test_second_thread_on_one_model_is_refused(default_model_config, astronaut):
+    """Their images would share buffers: 35 of 200 poses were wrong, silently."""
+    with PoseNet.load(default_model_config) as net:
+        expected = net.estimate_multiple_poses(astronaut)[0].to_dict()
+        results: list = []
+
+        def run():
+            for _ in range(20):
+                try:
+                    results.append(net.estimate_multiple_poses(astronaut)[0].to_dict())
+                except BackendError as error:
+                    results.append(str(error))
+
+        threads = [threading.Thread(target=run) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        refused = [one for one in results if isinstance(one, str)]
+        assert all('another thread runs this model' in text for text in refused)
+        assert refused
+        assert all(one == expected for one in results if not isinstance(one, str))
+        assert net.estimate_multiple_poses(astronaut)[0].to_dict() == expected
+
+
+SENDS_NOTHING = """
+import os, sys, time
+from pathlib import Path
+import numpy as np
+from posenet_ros import ModelConfig, PoseNet
+
+with PoseNet.load(ModelConfig(model_url=sys.argv[1] or None)) as net:
+    net.estimate_multiple_poses(np.zeros((48, 64, 3), np.uint8))
+    time.sleep(1)
+    open_files = [os.readlink(fd) for fd in Path('/proc/self/fd').iterdir() if fd.is_symlink()]
+    print([name for name in open_files if name.startswith('socket:')])
+"""
+
+
+def test_nothing_is_sent_and_nothing_written_but_the_networks(net, default_model_config, tmp_path):
+    """ONNX Runtime's telemetry is off: no device id, no database, no socket."""
+    result = subprocess.run(
+        [sys.executable, '-c', SENDS_NOTHING, default_model_config.model_url or ''],
+        capture_output=True,
+        text=True,
+        env={
+            **{k: v for k, v in os.environ.items() if k != 'ORT_DISABLE_TELEMETRY'},
+            'HOME': str(tmp_path),
+            'POSENET_HOME': str(posenet_home()),
+            'PYTHONPATH': os.pathsep.join(sys.path),
+        },
+    )
+    assert result.stdout == '[]\n', result.stderr
+    assert [path for path in tmp_path.rglob('*') if path.is_file()] == []

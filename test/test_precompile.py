@@ -27,7 +27,7 @@ def compiled_here():
 states = [all_on_disk()]
 precompile()
 states.append(all_on_disk())
-PoseNet.load(ModelConfig(model_url=sys.argv[1]), 'onnxruntime').close()
+PoseNet.load(ModelConfig(model_url=sys.argv[1] or None), 'onnxruntime').close()
 print(*states, compiled_here())
 """
 
@@ -53,7 +53,7 @@ def output(process: subprocess.Popen[str]) -> str:
 
 
 def test_a_loaded_model_finds_all_loops_compiled(default_model_config: ModelConfig, tmp_path: Path):
-    url = default_model_config.model_url
+    url = default_model_config.model_url or ''
     process = start(PROGRAM, url, folder=tmp_path, NUMBA_CACHE_DIR=str(tmp_path / 'numba'))
     assert output(process) == 'False True 0\n'
 

@@ -18,6 +18,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from posenet_ros.errors import ConfigError, ImageError
+from posenet_ros.files import expanded
 from posenet_ros.media import VIDEO_SUFFIXES, Video, images_in, read_image
 from posenet_ros.ros.declaration import declare_parameters
 from posenet_ros.ros.messages import image_message, jpeg_message
@@ -125,7 +126,7 @@ class ImageSource(Node):
                 'Invalid source. Should be a photo, a folder of photos, a video file, or the '
                 'number of a camera: -p source:=photo.jpg, -p source:=0'
             )
-        path = Path(source).expanduser()
+        path = expanded(source)
         if source.isdigit() or path.suffix.lower() in VIDEO_SUFFIXES:
             camera_or_file: Path | int = int(source) if source.isdigit() else path
             self._video = Video(camera_or_file)
