@@ -159,7 +159,8 @@ def camera_status(
                 )
             )
     level = max((level for level, _ in problems), default=DiagnosticStatus.OK)
-    message = '; '.join(text for _, text in problems) or ('running' if active else resting)
+    well = 'running' if window.last_image_age is not None else 'waiting for the first image'
+    message = '; '.join(text for _, text in problems) or (well if active else resting)
     values = {
         'rate in (Hz)': f'{window.received / window.seconds:.1f}',
         'rate out (Hz)': f'{window.processed / window.seconds:.1f}',

@@ -16,7 +16,10 @@ def report(active=True, **window):
     ('window', 'level', 'told'),
     [
         ({}, DiagnosticStatus.OK, 'running'),
-        ({'last_image_age': None}, DiagnosticStatus.WARN, 'no image has come yet'),
+        ({'last_image_age': None, 'waiting': 1.9}, DiagnosticStatus.OK, 'waiting for the first'),
+        ({'last_image_age': None, 'waiting': 2.1}, DiagnosticStatus.WARN, 'no image has come yet'),
+        ({'clock_offset': -37.0}, DiagnosticStatus.WARN, 'stamps 37.0 s ahead of'),
+        ({'clock_offset': 3600.0}, DiagnosticStatus.WARN, 'stamps 3600.0 s behind'),
         ({'last_image_age': 3.0}, DiagnosticStatus.WARN, 'no image for 3.0 s'),
         ({'samples': {'latency': [0.1] * 20}}, DiagnosticStatus.OK, 'running'),
         ({'samples': {'latency': [0.3] * 20}}, DiagnosticStatus.WARN, 'latency 0.300 s'),
