@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -32,7 +31,6 @@ from posenet_ros.precompile import precompile
 from posenet_ros.ros.arguments import untaken_parameters, untaken_qos
 from posenet_ros.ros.camera import Camera, Received, no_events
 from posenet_ros.ros.declaration import declare_parameters, with_doubles
-from posenet_ros.ros.diagnostics import Window, camera_status, clock_problem, status
 from posenet_ros.ros.executor import BackgroundExecutor
 from posenet_ros.ros.log import forward_log, stop_forwarding
 from posenet_ros.ros.mailbox import Mailbox
@@ -46,7 +44,8 @@ from posenet_ros.ros.parameters import (
     model_config,
     runtime_config,
 )
-from posenet_ros.ros.topics import CameraTopics, camera_topics, why_no_image
+from posenet_ros.ros.report import NodeState, Report
+from posenet_ros.ros.topics import CameraTopics, camera_topics
 from posenet_ros.ros.worker import ModelWorker, Worker
 
 CAMERA_NAME = re.compile('[A-Za-z][A-Za-z0-9_]*')
@@ -113,9 +112,6 @@ class PoseNetNode(LifecycleNode):
         self._model_info: Publisher | None = None
         self._demand_timer: Timer | None = None
 
-        self._no_image: dict[str, str] = {}  # by camera: why none comes, as it was told last
-        self._told: set[str] = set()  # what is told only once
-
         self._log_handler = forward_log(self.get_logger())
         self._values = declare_parameters(self, PARAMETERS)
         self._decoder = decoder_config(self._values)
@@ -128,13 +124,7 @@ class PoseNetNode(LifecycleNode):
                 self.get_logger().info(sentence)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._enable_service = self.create_service(SetBool, '~/enable', self._on_enable)
-        self._diagnostics = self.create_publisher(
-            DiagnosticArray, '/diagnostics', 10, event_callbacks=no_events()
-        )
-        # Once a second of real time, also while simulated time stands still.
-        self._diagnostics_timer = self.create_timer(
-            1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME)
-        )
+        self._report = Report(self, self._state)
         # For BackgroundExecutor: what loads a model, and so takes its time.
         self.background_services = [
             service for service in self.services if service.srv_name.endswith('/change_state')
@@ -232,7 +222,7 @@ class PoseNetNode(LifecycleNode):
         self._in_spinning_thread(self._apply_enabled)
         endpoints = [end for camera in self._cameras.values() for end in camera.endpoints()]
         for warning in untaken_qos(self._parameter_overrides, endpoints):
-            self._tell_once(warning, warning)
+            self._report.tell_once(warning, warning)
 
     def _configure(self) -> None:
         self._loading_since = time.monotonic()
@@ -543,95 +533,14 @@ class PoseNetNode(LifecycleNode):
             return False
         return True
 
-    def _report(self) -> None:
-        """Publishes the diagnostics: a status for each camera, of the same name at all times."""
-        message = DiagnosticArray(status=self._statuses())
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
-
-    def _statuses(self) -> list[DiagnosticStatus]:
-        node_name = self.get_fully_qualified_name().lstrip('/')
-        names = {
-            camera: f'{node_name}: {camera}' if camera else node_name
-            for camera in self._values['cameras'] or ['']
-        }
-        net, since, cameras = self._net, self._loading_since, self._cameras
-        everywhere = ''
-        if self._trouble:
-            level, everywhere = DiagnosticStatus.ERROR, self._trouble
-        elif since is not None:
-            level = DiagnosticStatus.WARN
-            everywhere = f'loading the model ({time.monotonic() - since:.0f} s)'
-        elif net is None or not cameras:
-            level, everywhere = DiagnosticStatus.OK, 'no model is loaded'
-        if everywhere or net is None:
-            return [status(name, '', level, everywhere, {}) for name in names.values()]
-        model = {
-            'backend': f'{net.backend.name} ({net.backend_reason})',
-            'precision': net.backend.precision,
-            'model': f'{net.config.architecture} {net.config.multiplier:g} '
-            f'stride {net.config.output_stride}, {net.input_width} x {net.input_height}',
-        }
-        running = self._active and self._enabled
-        troubles = self._troubles_of_the_graph() if running else []
-        statuses = []
-        for name, camera in cameras.items():
-            window = camera.statistics.start_window()
-            if window.clock_offset is not None:
-                text = self._of(camera, clock_problem(window.clock_offset))
-                self._tell_once(f'clock of {camera.name}', text)
-            reason = self._why_no_image(camera, window) if running and camera.subscribed else ''
-            one = camera_status(
-                f'{node_name}: {name}' if name else node_name,
-                net.backend.device,
-                window,
-                running and camera.subscribed,
-                self._values,
-                model,
-                self._failure,
-                reason,
-                'idle: nobody subscribes' if running else 'paused',
-            )
-            if troubles:
-                one.level = max(one.level, DiagnosticStatus.WARN)
-                one.message = '; '.join([one.message, *troubles])
-            statuses.append(one)
-        return statuses
-
-    def _why_no_image(self, camera: Camera, window: Window) -> str:
-        """Why the camera gets none for too long; told in the log when that begins or changes."""
-        if window.waiting <= max(self._values['image_timeout'], 1.0):
-            self._no_image.pop(camera.name, None)
-            return ''
-        reason = why_no_image(self, camera.image_topic, camera.topics.image_type)
-        if self._no_image.get(camera.name) != reason:
-            self._no_image[camera.name] = reason
-            text = f'no image for {window.waiting:.1f} s: {reason}'
-            self.get_logger().warning(self._of(camera, text))
-        return reason
-
-    def _troubles_of_the_graph(self) -> list[str]:
-        """What is wrong around the node."""
-        troubles = []
-        own = self.get_name(), self.get_namespace()
-        namesakes = self.get_node_names_and_namespaces().count(own) - 1
-        if namesakes > 0:
-            troubles.append(
-                f'{namesakes + 1} nodes have the name {self.get_fully_qualified_name()}: services '
-                'and parameters reach one of them'
-            )
-        if self.get_parameter('use_sim_time').value and self.get_clock().now().nanoseconds == 0:
-            troubles.append('use_sim_time is set, and nobody publishes /clock')
-        for trouble in troubles:
-            self._tell_once(trouble, trouble)
-        return troubles
-
-    def _tell_once(self, matter: str, text: str) -> None:
-        """Warns of something that lasts, once."""
-        if matter not in self._told:
-            self._told.add(matter)
-            self.get_logger().warning(text)
-
-    @staticmethod
-    def _of(camera: Camera, text: str) -> str:
-        return f'{camera.name}: {text}' if camera.name else text
+    def _state(self) -> NodeState:
+        """For the report."""
+        return NodeState(
+            self._values,
+            self._cameras,
+            self._net,
+            self._active and self._enabled,
+            self._loading_since,
+            self._trouble,
+            self._failure,
+        )

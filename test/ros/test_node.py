@@ -897,9 +897,10 @@ from posenet_ros.ros.node import PoseNetNode
 from posenet_ros.ros.process import run_node
 
 class Raising(PoseNetNode):
-    def _report(self):
+    def _state(self):
         if self._loading_since is not None:
             raise ValueError('not foreseen')
+        return super()._state()
 
 url, sys.argv[1:] = sys.argv[1], ['--ros-args', '-p', 'model_url:=' + sys.argv[1]]
 run_node(lambda stop: Raising(stop_requested=stop.requested), started=Raising.autostart)
