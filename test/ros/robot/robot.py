@@ -24,6 +24,9 @@ OURS = (
     'XDG_DATA_HOME', 'BASH_ENV',
 )  # fmt: skip
 
+# Folders of the sources that no clone has.
+GENERATED = ('.venv', 'build', 'install', 'log', 'dist', '.git', '.pytest', '.mypy', '.ruff')
+
 
 def readme_block(heading: str) -> str:
     """The first block of commands below a heading of README.md."""
@@ -102,16 +105,13 @@ class Robot:
             self.environment.setdefault('PIP_CONFIG_FILE', str(own_pip))
 
     def copy_sources(self) -> None:
-        """As `git clone` would, with what is not committed yet."""
-        target = self.workspace / 'src/posenet_ros'
-        listed = subprocess.run(
-            ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'],
-            cwd=ROOT, check=True, capture_output=True, text=True,
-        ).stdout  # fmt: skip
-        for name in filter(None, listed.split('\0')):
-            if (ROOT / name).is_file():
-                (target / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, target / name)
+        """As `git clone` would, with what is not committed yet, and where there is no git."""
+
+        def left_out(folder: str, names: list[str]) -> list[str]:
+            top = Path(folder) == ROOT
+            return [n for n in names if n == '__pycache__' or (top and n.startswith(GENERATED))]
+
+        shutil.copytree(ROOT, self.workspace / 'src/posenet_ros', ignore=left_out)
 
     def script(self, commands: str, built: bool = True) -> list[str]:
         lines = ['set -e', f'source {shlex.quote(str(self.setup))}']
