@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from posenet_ros.errors import DependencyError
+from posenet_ros.errors import DependencyError, PoseNetError
+from posenet_ros.files import expanded
 
 PYTHON_VARIABLE = 'POSENET_PYTHON'
 _STARTED_AS = '_POSENET_STARTED_AS'  # set while one Python hands over to another
@@ -23,8 +24,8 @@ _STARTED_AS = '_POSENET_STARTED_AS'  # set while one Python hands over to anothe
 def default_environment() -> Path:
     """The virtual environment that setup_robot makes, where nothing else is asked for."""
     data = os.environ.get('XDG_DATA_HOME') or '~/.local/share'
-    with contextlib.suppress(RuntimeError):  # nobody's home
-        data = str(Path(data).expanduser())
+    with contextlib.suppress(PoseNetError):  # nobody's home
+        data = str(expanded(data))
     return Path(data) / 'posenet_ros' / 'venv'
 
 
@@ -35,11 +36,11 @@ def chosen_python() -> Path | None:
     setup_robot made; otherwise the Python that started.
 
     Raises:
-        DependencyError: POSENET_PYTHON names no program.
+        PoseNetError: POSENET_PYTHON names no program.
     """
     named = os.environ.get(PYTHON_VARIABLE)
     if named:
-        python = Path(named).expanduser()
+        python = expanded(named)
         if not os.access(python, os.X_OK) or python.is_dir():
             raise DependencyError(
                 f'{PYTHON_VARIABLE}={named} is no program; it should be the Python of the '
@@ -73,7 +74,7 @@ def run(name: str, main: Callable[[], int]) -> int:
                 raise DependencyError(f'cannot run {python}: {error.strerror}') from error
         with dependencies_for('the program'):
             return main()
-    except DependencyError as error:
+    except PoseNetError as error:
         print(f'{name}: {error}', file=sys.stderr)
         return 1
 

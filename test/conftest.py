@@ -13,6 +13,7 @@ import pytest
 from goldens import DATA, SHARED
 
 from posenet_ros import CheckpointError, ModelConfig, PoseNet
+from posenet_ros.media import write_image
 
 # As posenet_ros does, for the tests that import ONNX Runtime before it.
 os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
@@ -37,6 +38,13 @@ def astronaut() -> np.ndarray:
     """One person, uint8 RGB (512, 512, 3)."""
     data = pytest.importorskip('skimage.data', reason='scikit-image has the photo')
     return data.astronaut()
+
+
+@pytest.fixture
+def photo(tmp_path: Path, astronaut: np.ndarray) -> Path:
+    """The same as a file."""
+    write_image(tmp_path / 'photo.png', astronaut)
+    return tmp_path / 'photo.png'
 
 
 @pytest.fixture(scope='session')

@@ -60,12 +60,6 @@ def posenet_process(tmp_path, default_model_config, net):
 
 
 @pytest.fixture
-def photo(tmp_path, astronaut):
-    write_image(tmp_path / 'photo.png', astronaut)
-    return tmp_path / 'photo.png'
-
-
-@pytest.fixture
 def video(tmp_path, astronaut):
     path = tmp_path / 'clip.avi'
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'MJPG'), 10, (256, 256))

@@ -67,6 +67,13 @@ def test_file_that_is_no_program_is_refused_by_name(home):
     assert result.stderr == f'program: cannot run {home}/text: Exec format error\n'
 
 
+def test_named_python_in_the_home_of_nobody_is_one_sentence(home):
+    result = run(home, POSENET_PYTHON='~nobody-of-that-name/python')
+    assert result.returncode == 1
+    assert result.stderr.startswith('program: ~nobody-of-that-name/python: nobody of that name')
+    assert 'Traceback' not in result.stderr
+
+
 @pytest.mark.parametrize('named', ['/nowhere/python', '/usr'])
 def test_named_python_that_is_none_is_refused_by_name(home, monkeypatch, named):
     monkeypatch.setenv('POSENET_PYTHON', named)

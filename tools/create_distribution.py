@@ -3,10 +3,9 @@
 Usage: VENV/bin/python tools/create_distribution.py FOLDER [ROS2_SOURCES]
 
 FOLDER/usr is the system's Python with what rosdep installs (of Ubuntu 22.04 for Python 3.10, else
-of 24.04), FOLDER/opt/ros the distribution, both
-from the wheels that VENV has, FOLDER/bin what stands for rosdep. ROS2_SOURCES is a folder with
-checkouts of what has no wheels: ros2/launch, launch_ros, ros2cli, rosidl_runtime_py and
-rcl_interfaces (for composition_interfaces); with it the `ros2`
+of 24.04), FOLDER/opt/ros the distribution, from the wheels that VENV has, FOLDER/bin what stands
+for rosdep. ROS2_SOURCES is a folder with checkouts of what has no wheels: ros2/launch, launch_ros,
+ros2cli, rosidl_runtime_py and rcl_interfaces (for composition_interfaces); with it the `ros2`
 command is there too. `source FOLDER/opt/ros/setup.bash` is what a robot's user does.
 
 As on a robot: PYTHONPATH leads to the distribution, the system's packages come after those of a

@@ -470,7 +470,7 @@ class PoseNetNode(LifecycleNode):
                 lifetime=values['marker_lifetime'],
             )
 
-    # Services, parameters, diagnostics: the executor's thread.
+    # Services, parameters, the report's state: the executor's thread.
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response):
         if request.data != self._enabled:

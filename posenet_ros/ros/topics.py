@@ -99,6 +99,12 @@ def why_no_image(node: Node, topic: str, kind: str) -> str:
         return f'{topic} is published as {", ".join(types)}, not as {kind}' + _transport_advice(
             node, topic, kind
         )
+    sentence = f'nobody publishes {topic}'
+    if topic.endswith(COMPRESSED * 2):
+        return f'{sentence}; image_transport:=compressed adds {COMPRESSED} to image_topic by itself'
+    advice = _transport_advice(node, topic, kind)
+    if advice:
+        return sentence + advice
     images = {
         name: types
         for name, types in node.get_topic_names_and_types()
@@ -107,12 +113,6 @@ def why_no_image(node: Node, topic: str, kind: str) -> str:
         and not name.startswith(f'{node.get_fully_qualified_name()}/')
         and node.count_publishers(name) > 0
     }
-    sentence = f'nobody publishes {topic}'
-    if topic.endswith(COMPRESSED * 2):
-        return f'{sentence}; image_transport:=compressed adds {COMPRESSED} to image_topic by itself'
-    advice = _transport_advice(node, topic, kind)
-    if advice:
-        return sentence + advice
     if images:
         found = [
             f'{name} ({"compressed" if COMPRESSED_TYPE in types else "raw"})'

@@ -14,8 +14,6 @@ from ros_processes import as_image
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
-from posenet_ros.media import write_image
-
 
 @pytest.fixture
 def parameters_of(peer):
@@ -24,12 +22,6 @@ def parameters_of(peer):
         return peer.call(GetParameters, f'{node}/get_parameters', request).values
 
     return get
-
-
-@pytest.fixture
-def photo(tmp_path, astronaut):
-    write_image(tmp_path / 'photo.png', astronaut)
-    return tmp_path / 'photo.png'
 
 
 @pytest.fixture
