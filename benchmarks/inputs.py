@@ -7,9 +7,9 @@ import numpy as np
 
 from benchmarks.figures import ROOT
 from posenet_ros import ModelConfig, PoseNet
-from posenet_ros.keypoints import POSE_TREE
-from posenet_ros.media import read_image
-from posenet_ros.preprocess import Letterbox, preprocess
+from posenet_ros.core.keypoints import POSE_TREE
+from posenet_ros.core.preprocess import Letterbox, preprocess
+from posenet_ros.io.photos import read_image
 
 COUPLE = ROOT.parent / 'shared/images/couple640.png'
 

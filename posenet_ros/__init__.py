@@ -5,9 +5,12 @@
     with PoseNet.load(ModelConfig()) as net:
         poses = net.estimate_multiple_poses(image)  # uint8 RGB, (H, W, 3)
 
-Nothing outside posenet_ros.ros imports ROS. The library's names are imported when they are first
-used: whoever wants the messages alone (`ros2 topic echo`, rqt, a launch file, another node's
-`from posenet_ros.msg import PoseArray`) needs none of the library's dependencies.
+Rooms: core (what every frame goes through), model (how a network is made), backends (what runs it),
+io (photos, videos, bags, messages), evaluation, commands (the command line), ros (the node). Only
+ros imports ROS; doc/architecture.md shows how they depend on each other.
+
+Names are imported when they are first used, so that `from posenet_ros.msg import PoseArray` and
+`ros2 topic echo` need none of the library's dependencies.
 """
 
 import os
@@ -19,7 +22,8 @@ from posenet_ros.version import __version__
 
 if TYPE_CHECKING:
     from posenet_ros.config import DecoderConfig, ModelConfig
-    from posenet_ros.decode import Pose, decode_multiple_poses, decode_single_pose
+    from posenet_ros.core.decode import Pose, decode_multiple_poses, decode_single_pose
+    from posenet_ros.core.keypoints import KEYPOINT_NAMES, SKELETON
     from posenet_ros.errors import (
         BackendError,
         CheckpointError,
@@ -29,13 +33,11 @@ if TYPE_CHECKING:
         PoseNetError,
     )
     from posenet_ros.estimator import PoseNet
-    from posenet_ros.keypoints import KEYPOINT_NAMES, SKELETON
 
-# ONNX Runtime would write a device id into the user's cache and look for its maker's host. It reads
-# this when it is imported, which comes after this.
+# Keeps ONNX Runtime from sending telemetry. It reads this when it is imported, later.
 os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
 
-# The generated posenet_ros.msg may lie in another folder than these sources.
+# The generated posenet_ros.msg may lie in another folder than this file.
 __path__ = extend_path(__path__, __name__)
 
 __all__ = [
@@ -56,9 +58,11 @@ __all__ = [
     'decode_single_pose',
 ]
 
+# The module of each name, below this package.
 _MODULES = {
     'config': ('DecoderConfig', 'ModelConfig'),
-    'decode': ('Pose', 'decode_multiple_poses', 'decode_single_pose'),
+    'core.decode': ('Pose', 'decode_multiple_poses', 'decode_single_pose'),
+    'core.keypoints': ('KEYPOINT_NAMES', 'SKELETON'),
     'errors': (
         'BackendError',
         'CheckpointError',
@@ -68,15 +72,12 @@ _MODULES = {
         'PoseNetError',
     ),
     'estimator': ('PoseNet',),
-    'keypoints': ('KEYPOINT_NAMES', 'SKELETON'),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Imports one of the library's names, or modules, that are here without an import (PEP 562)."""
-    if name in _MODULES:
-        return import_module(f'{__name__}.{name}')
+    """Imports one of the library's names when it is first used (PEP 562)."""
     if name not in _MODULE_OF:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     value = getattr(import_module(f'{__name__}.{_MODULE_OF[name]}'), name)

@@ -1,15 +1,15 @@
-"""What can be configured: the reference's options in snake_case, validated where they are made.
+"""What can be configured: the reference's options in snake_case, checked on construction.
 
 Source: tfjs-models/posenet 2.2.2, posenet_model.ts (validateModelConfig and
 validateMultiPersonInputConfig) and util.ts (toValidInputResolution). The reference's own error
-texts are kept word for word; the option's name here and, where it helps, advice follow them.
+texts are kept word for word, followed by the option's name here and, where it helps, advice.
 """
 
 from __future__ import annotations
 
 import math
 import numbers
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from posenet_ros.errors import ConfigError
@@ -22,19 +22,27 @@ DECODING_METHODS = ('multi-person', 'single-person')
 BACKENDS = ('auto', 'onnxruntime', 'tensorrt')
 PRECISIONS = ('fp32', 'fp16', 'int8')
 CUDA_LIBRARIES = ('pycuda', 'cuda-python')
+PRECISION_OF_QUANT_BYTES = {4: 'fp32', 2: 'fp16', 1: 'int8'}
+MAX_BATCH = 64
 
 
-class _ArchitectureDefault(float):
-    """The multiplier that nobody chose: 0.75, or 1.0 where the architecture has no other."""
+class _NotGiven:
+    """Stands for an option that was left out; becomes a value in __post_init__."""
+
+    def __repr__(self) -> str:
+        return 'not given'
+
+
+NOT_GIVEN: Any = _NotGiven()
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Which network runs, and on what input size.
 
-    None stands for an option left out of the reference's config object, and becomes what the
-    reference takes then (multiplier 1.0, say). ModelConfig() is what the reference's load()
-    loads when it is called without a config.
+    ModelConfig() is the model that the reference loads when load() gets no config: multiplier 0.75,
+    or 1.0 where a model has no other. None stands for an option that is missing in the reference's
+    config object, and becomes the reference's default for it (multiplier 1.0, for one).
 
     Raises:
         ConfigError: a value that the reference refuses, in the reference's order and words.
@@ -53,8 +61,9 @@ class ModelConfig:
         },
     )
     multiplier: float = field(
-        default=_ArchitectureDefault(0.75),
+        default=NOT_GIVEN,
         metadata={
+            'default': 0.75,  # where the model has it
             'help': 'Depth multiplier of the convolutions. Smaller is faster and less accurate. '
             'ResNet50 has 1.0 only.',
             'choices': MULTIPLIERS['MobileNetV1'],
@@ -94,7 +103,7 @@ class ModelConfig:
     )
 
     def __post_init__(self) -> None:
-        def settle(name: str, value: Any) -> None:
+        def settle(name: str, value: Any) -> None:  # the dataclass is frozen
             object.__setattr__(self, name, value)
 
         for option, when_missing in (
@@ -113,9 +122,9 @@ class ModelConfig:
                 f'Invalid architecture {architecture}. Should be one of {",".join(ARCHITECTURES)}'
             )
         settle('input_resolution', _checked_resolution(self.input_resolution))
-        if isinstance(self.multiplier, _ArchitectureDefault):
+        if self.multiplier is NOT_GIVEN:
             only_full = architecture == 'ResNet50' or self.output_stride == 32
-            settle('multiplier', 1.0 if only_full else _ArchitectureDefault(0.75))
+            settle('multiplier', 1.0 if only_full else 0.75)
         for option, reference_name, allowed in (
             ('output_stride', 'outputStride', OUTPUT_STRIDES[architecture]),
             ('multiplier', 'multiplier', MULTIPLIERS[architecture]),
@@ -135,8 +144,7 @@ class ModelConfig:
                 )
         settle('output_stride', int(self.output_stride))
         settle('quant_bytes', int(self.quant_bytes))
-        if not isinstance(self.multiplier, _ArchitectureDefault):
-            settle('multiplier', float(self.multiplier))
+        settle('multiplier', float(self.multiplier))
         if architecture == 'MobileNetV1' and self.output_stride == 32 and self.multiplier != 1:
             raise ConfigError(
                 'When using an output stride of 32, you must select 1 as the multiplier.'
@@ -164,7 +172,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """How people are read out of the network's output. None becomes the default, as in tfjs.
+    """How poses are decoded from the network's outputs. None becomes the default, as in tfjs.
 
     Raises:
         ConfigError: a value that the reference refuses, in the reference's words.
@@ -270,19 +278,17 @@ class RuntimeConfig:
     num_threads: int = field(
         default=0,
         metadata={
-            'help': 'CPU threads of one inference with onnxruntime; 0 is one per core: on two '
-            'cores 6.8 ms instead of 11.0 at 257 and 25 instead of 41 at 513; beside a busy '
-            'process 11.2 instead of 11.0 and 45 instead of 39.',
+            'help': 'CPU threads of one inference with onnxruntime; 0 is one per core. One leaves '
+            'the other cores to other processes.',
             'range': (0, 256),
         },
     )
     allow_spinning: bool = field(
         default=False,
         metadata={
-            'help': 'Let the inference threads of onnxruntime spin while they wait. At 15 Hz and '
-            '257 on two cores an inference took 6.3 ms instead of 6.8 with nothing else running, '
-            'and 22 instead of 11 beside a busy process; the process took 76% of a core instead '
-            'of 19%.'
+            'help': 'Let the inference threads of onnxruntime spin while they wait for work: a '
+            'little faster on an otherwise idle machine, slower beside busy processes, and CPU '
+            'time is used between images too.'
         },
     )
     cuda_library: str | None = field(
@@ -334,9 +340,24 @@ class RuntimeConfig:
             elif isinstance(option.default, bool) and not isinstance(value, bool):
                 raise ConfigError(f'Invalid {option.name} {value!r}. Should be a bool')
 
+    def precision_for(self, quant_bytes: int) -> str:
+        """The precision asked for: fp32, fp16 or int8."""
+        return self.precision or PRECISION_OF_QUANT_BYTES[quant_bytes]
+
     def largest_batch(self, wanted: int) -> int:
         """How many of the wanted images one run can have: a DLA takes one."""
         return wanted if self.dla_core < 0 else 1
+
+
+def check_max_batch(max_batch: int) -> None:
+    """Raises a ConfigError for a batch size that no runtime takes."""
+    if not 1 <= max_batch <= MAX_BATCH:
+        raise ConfigError(f'Invalid max_batch {max_batch}. Should be 1 to {MAX_BATCH}')
+
+
+def default_of(option: Field) -> Any:
+    """The default of a config's field, for tables and --help."""
+    return option.metadata.get('default', option.default)
 
 
 def valid_input_size(size: float, output_stride: int) -> int:

@@ -15,10 +15,21 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from posenet_ros.errors import DependencyError, PoseNetError
-from posenet_ros.files import expanded
 
 PYTHON_VARIABLE = 'POSENET_PYTHON'
 _STARTED_AS = '_POSENET_STARTED_AS'  # set while one Python hands over to another
+
+
+def expanded(path: Path | str) -> Path:
+    """A path with ~ replaced.
+
+    Raises:
+        PoseNetError: there is no such home.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise PoseNetError(f'{path}: nobody of that name has a home here') from error
 
 
 def default_environment() -> Path:

@@ -1,4 +1,4 @@
-"""PoseNet: an image goes in, poses come out. The stages in their order, and who owns them."""
+"""PoseNet: image -> network input -> heads -> poses."""
 
 from __future__ import annotations
 
@@ -9,24 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from posenet_ros.backends import Backend, Heads
-from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig
-from posenet_ros.decode import (
-    Pose,
-    all_finite,
-    as_poses,
-    multiple_pose_arrays,
-    single_pose_arrays,
-)
+from posenet_ros.backends import Backend, find_runtime
+from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig, check_max_batch
+from posenet_ros.core.decode import Pose, as_poses, multiple_pose_arrays, single_pose_arrays
+from posenet_ros.core.heads import HEADS, Heads, all_finite
+from posenet_ros.core.preprocess import Letterbox, check_image, preprocess
 from posenet_ros.errors import BackendError
-from posenet_ros.loading import load_backend
-from posenet_ros.onnx_names import HEADS
-from posenet_ros.preprocess import Letterbox, check_image, preprocess
+from posenet_ros.model.network import make_network
 
 
 @dataclass(frozen=True)
 class StageTimes:
-    """Seconds that the stages of one call took."""
+    """Seconds that each stage of one call took."""
 
     preprocess: float
     inference: float
@@ -43,7 +37,7 @@ class StageTimes:
 class PoseNet:
     """A loaded model. Use it from one thread at a time; close it, or use it in a with block.
 
-    Its buffers are used again from call to call: a second call at the same time is refused.
+    Calls share the same buffers, so a second call at the same time is refused.
     """
 
     def __init__(
@@ -66,27 +60,35 @@ class PoseNet:
         max_batch: int = 1,
         **options: Any,
     ) -> PoseNet:
-        """Fetches the weights where needed, converts them and makes the model ready to run.
+        """Loads a model: finds what can run it, makes its network, and warms up.
 
         Args:
             config: which model; None is the reference's default model.
             backend: tensorrt (NVIDIA GPUs), onnxruntime (CPU), or auto for the best that works
-                here; backend_reason says why it is the one it is.
+                here; backend_reason then says why it was chosen.
             precision: fp32, fp16 or int8. None takes what quant_bytes stands for.
-            max_batch: most images that a GPU runs at once, 1 to 64; more run one batch after the
-                other.
+            max_batch: images that a GPU runs at once, 1 to 64; more run in several batches.
             options: the other fields of RuntimeConfig, as keywords.
 
         Raises:
             ConfigError: an option has a value that it cannot have.
-            CheckpointError: the weights cannot be had, or are not what they should be.
+            CheckpointError: the weights are missing, unreachable or damaged.
             GraphError: the checkpoint's graph is not a PoseNet graph.
             BackendError: the backend cannot run here.
         """
         config = ModelConfig() if config is None else config
-        runtime = RuntimeConfig(backend, precision, **options)
-        loaded = load_backend(config, runtime, max_batch)
-        net = cls(config, loaded.backend, loaded.checkpoint.sha256, loaded.reason)
+        runtime_options = RuntimeConfig(backend, precision, **options)
+        check_max_batch(max_batch)
+        runtime = find_runtime(runtime_options, config.quant_bytes)
+        try:
+            network = make_network(
+                config, runtime.network_precision, runtime.name, runtime_options.calibration
+            )
+            loaded = runtime.load(network, max_batch)
+        except BaseException:
+            runtime.close()
+            raise
+        net = cls(config, loaded, network.weights_sha256, runtime.reason)
         try:
             net.warm_up()
         except BaseException:
@@ -142,7 +144,7 @@ class PoseNet:
         return self.estimate([image], config)[0]
 
     def estimate(self, images: list[np.ndarray], config: DecoderConfig) -> list[list[Pose]]:
-        """Runs several images, of any sizes, as one batch if the backend takes so many.
+        """The poses of several images of any sizes, run in batches of up to backend.max_batch.
 
         Args:
             images: uint8 RGB, (H, W, 3) each, of any strides: BGR passes as image[..., ::-1].
@@ -153,8 +155,8 @@ class PoseNet:
 
         Raises:
             ImageError: an image is not uint8 RGB, or has no pixels.
-            BackendError: the network could not be run, or gave numbers that are not finite, or
-                another thread runs it.
+            BackendError: the network could not be run, gave NaN or infinite values, or is running
+                in another thread.
         """
         for image in images:
             check_image(image)
@@ -173,7 +175,7 @@ class PoseNet:
             self._in_use.release()
 
     def warm_up(self) -> None:
-        """Compiles, or loads from numba's cache, all that a live frame will run."""
+        """Runs each path once, so that the first frame waits for no compilation."""
         image = np.zeros((4, 4, 3), np.uint8)
         self.estimate([image], DecoderConfig(decoding_method='single-person'))
         self.estimate([image], DecoderConfig(score_threshold=0.0))
@@ -194,34 +196,31 @@ class PoseNet:
             Letterbox.fit(image.shape[0], image.shape[1], self.input_height, self.input_width)
             for image in images
         ]
-        rows = self.backend.needed_rows(letterboxes)
-        batch = self.backend.input_buffer(len(images), rows)
+        batch = self.backend.input_buffer(len(images))
         for image, letterbox, tensor in zip(images, letterboxes, batch, strict=True):
-            preprocess(image, letterbox, self.config.architecture, tensor, rows.start)
+            preprocess(image, letterbox, self.config.architecture, tensor)
         prepared = time.perf_counter()
-        heads = self.backend.run(batch, rows)
+        heads = self.backend.run(batch)
         inferred = time.perf_counter()
-        if not all_finite(*heads):  # decoded, it might look like nobody
+        if not all_finite(*heads):  # they could decode to an empty list
             names = [n for n, head in zip(HEADS, heads, strict=True) if not np.isfinite(head).all()]
-            raise BackendError(f'the network gave numbers that are not finite ({", ".join(names)})')
+            raise BackendError(f'the network gave NaN or infinite values ({", ".join(names)})')
         results = [
-            self._decode(heads, i, letterbox, config) for i, letterbox in enumerate(letterboxes)
+            self._decode(heads.of_image(i), letterbox, config)
+            for i, letterbox in enumerate(letterboxes)
         ]
         decoded = time.perf_counter()
         self.stage_times += StageTimes(prepared - started, inferred - prepared, decoded - inferred)
         return results
 
-    def _decode(
-        self, heads: Heads, index: int, letterbox: Letterbox, config: DecoderConfig
-    ) -> list[Pose]:
-        """The poses of one image of the batch, in its pixels."""
+    def _decode(self, heads: Heads, letterbox: Letterbox, config: DecoderConfig) -> list[Pose]:
+        """The poses of one image, in its pixels."""
         stride = self.config.output_stride
-        maps = [head[index] for head in heads]
         if config.decoding_method == 'single-person':
-            poses = single_pose_arrays(maps, stride)
+            poses = single_pose_arrays(heads.heatmap_scores, heads.offsets, stride)
         else:
             poses = multiple_pose_arrays(
-                maps, stride, config.max_detections, config.score_threshold, config.nms_radius
+                heads, stride, config.max_detections, config.score_threshold, config.nms_radius
             )
-        placed = letterbox.to_image(poses.keypoints, config.flip_horizontal)
-        return as_poses(poses._replace(keypoints=placed))
+        keypoints = letterbox.to_image(poses.keypoints, config.flip_horizontal)
+        return as_poses(poses._replace(keypoints=keypoints))

@@ -13,7 +13,7 @@ import pytest
 from goldens import DATA, SHARED
 
 from posenet_ros import CheckpointError, ModelConfig, PoseNet
-from posenet_ros.media import write_image
+from posenet_ros.io.photos import write_image
 
 # As posenet_ros does, for the tests that import ONNX Runtime before it.
 os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
@@ -45,6 +45,16 @@ def photo(tmp_path: Path, astronaut: np.ndarray) -> Path:
     """The same as a file."""
     write_image(tmp_path / 'photo.png', astronaut)
     return tmp_path / 'photo.png'
+
+
+@pytest.fixture
+def grey_photos(tmp_path: Path) -> Path:
+    """A folder of forty photos, each of its own grey."""
+    folder = tmp_path / 'photos'
+    folder.mkdir()
+    for i in range(40):
+        write_image(folder / f'{i:02}.png', np.full((20, 30, 3), 6 * i, np.uint8))
+    return folder
 
 
 @pytest.fixture(scope='session')

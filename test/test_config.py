@@ -93,7 +93,8 @@ def test_no_arguments_mean_the_references_default_model():
 
 def test_resnet_needs_no_multiplier_but_refuses_a_wrong_one():
     assert ModelConfig('ResNet50').multiplier == 1.0
-    assert dataclasses.replace(ModelConfig(), architecture='ResNet50').multiplier == 1.0
+    resnet = dataclasses.replace(ModelConfig(), architecture='ResNet50', multiplier=None)
+    assert resnet.multiplier == 1.0
     with pytest.raises(ConfigError, match=r'Invalid multiplier 0.75. Should be one of 1 '):
         ModelConfig('ResNet50', multiplier=0.75)
 

@@ -4,7 +4,7 @@ Usage: VENV/bin/python tools/build_pycuda.py BUILD
 
 pycuda has no wheels; building it needs a CUDA toolkit's headers and a C++ compiler. Where they are
 missing nothing is built, and the tests over pycuda say so and are skipped. It is linked against the
-tests' own CUDA driver (test/cuda/host_memory_driver.c), which has the real driver's name; on a
+tests' own CUDA driver (test/backends/host_memory_driver.c), which has the real driver's name; on a
 machine with a GPU the real one is loaded.
 """
 
@@ -19,7 +19,7 @@ import tarfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / 'test/cuda'))
+sys.path.insert(0, str(ROOT / 'test/backends'))
 
 from host_driver import compile_driver  # noqa: E402
 

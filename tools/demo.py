@@ -25,11 +25,12 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from posenet_ros import KEYPOINT_NAMES, Pose
-from posenet_ros.draw import draw_poses
+from posenet_ros.core.keypoints import MIN_POSE_SCORE
 from posenet_ros.errors import ImageError, PoseNetError
-from posenet_ros.image_conversion import image_to_rgb
-from posenet_ros.keypoints import MIN_POSE_SCORE
-from posenet_ros.media import Video, VideoWriter, read_image, write_image
+from posenet_ros.io.draw import draw_poses
+from posenet_ros.io.image_message import image_to_rgb
+from posenet_ros.io.photos import read_image, write_image
+from posenet_ros.io.video import Video, VideoWriter
 from posenet_ros.ros.fastdds import this_machine_alone
 
 TIMEOUT_SECONDS = 180.0  # the first run fetches the model and compiles the decoder

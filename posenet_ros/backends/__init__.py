@@ -1,55 +1,94 @@
-"""What runs the network. A backend takes normalised images and gives the four heads."""
+"""What runs networks: ONNX Runtime on the CPU, TensorRT on an NVIDIA GPU.
+
+A Runtime is found on this machine, is given a Network, and returns a Backend that is ready to run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from posenet_ros.preprocess import Letterbox
-
-
-class Heads(NamedTuple):
-    """The network's output: float32, channels last, a row per image of the batch."""
-
-    heatmaps: np.ndarray  # (n, h, w, 17), after the sigmoid
-    offsets: np.ndarray  # (n, h, w, 34), input pixels
-    displacements_fwd: np.ndarray  # (n, h, w, 32), input pixels
-    displacements_bwd: np.ndarray  # (n, h, w, 32), input pixels
+from posenet_ros.config import RuntimeConfig
+from posenet_ros.core.heads import Heads
+from posenet_ros.environment import dependencies_for
+from posenet_ros.errors import NoDeviceError
+from posenet_ros.model.network import Network
 
 
 class Backend(Protocol):
-    """Owned by one thread at a time: the one that runs it closes it."""
+    """A network that is ready to run. Used and closed by one thread at a time."""
 
     name: str  # onnxruntime or tensorrt
-    device: str  # what it runs on, for people
+    device: str  # what it runs on, to be shown
     precision: str  # fp32, fp16 or int8
-    max_batch: int  # most images of one run; no more than are fast together
+    max_batch: int  # images of one run; no more than are faster together
 
-    def needed_rows(self, letterboxes: Sequence[Letterbox]) -> range:
-        """The rows of the input to be filled for such images; it knows the others to be black."""
+    def input_buffer(self, count: int) -> np.ndarray:
+        """Where to write the images of the next run: float32 (count, 3, height, width)."""
 
-    def input_buffer(self, count: int, rows: range | None = None) -> np.ndarray:
-        """Where these rows of the images of the next run are best written; None: all of them.
-
-        Returns:
-            float32 (count, 3, rows, width).
-        """
-
-    def run(self, images: np.ndarray, rows: range | None = None) -> Heads:
-        """Runs the network on images, of which there are these rows; None: all of them.
+    def run(self, images: np.ndarray) -> Heads:
+        """Runs the network.
 
         Args:
-            images: float32 (n, 3, rows, width), n from 1 to max_batch.
-            rows: all, or what needed_rows said.
+            images: float32 (n, 3, height, width), n from 1 to max_batch; fastest in input_buffer.
 
         Returns:
-            Arrays that are good until the next run.
+            Heads (n, h, w, channels), valid until the next run.
 
         Raises:
             BackendError: the runtime failed.
         """
 
     def close(self) -> None:
-        """Frees what the backend holds. May be called twice."""
+        """Frees everything. May be called twice."""
+
+
+class Runtime(Protocol):
+    """What can load networks. Close it if it has not loaded one."""
+
+    name: str  # onnxruntime or tensorrt: also the layout of its int8 networks
+    reason: str  # why it is this one
+    precision: str  # that networks will run in: fp32, fp16 or int8
+    network_precision: str  # that the ONNX should have for it
+
+    def load(self, network: Network, max_batch: int = 1) -> Backend:
+        """Makes a network ready to run. The Backend then owns the device.
+
+        Args:
+            network: of network_precision.
+            max_batch: images of one run, at most.
+
+        Raises:
+            BackendError: the network cannot run here.
+        """
+
+    def close(self) -> None:
+        """Releases the device."""
+
+
+def find_runtime(options: RuntimeConfig, quant_bytes: int) -> Runtime:
+    """The runtime that was asked for, or for `auto` the best one that works here.
+
+    Args:
+        options: which runtime, and how it should run.
+        quant_bytes: of the model; decides the precision if the options do not.
+
+    Raises:
+        ConfigError: an option does not go with the runtime.
+        NoDeviceError: tensorrt was asked for and cannot run; says what is missing.
+    """
+    reason = f'the backend {options.backend} was asked for'
+    if options.backend != 'onnxruntime':
+        from posenet_ros.backends.tensorrt import TensorRT
+
+        try:
+            return TensorRT(options, quant_bytes)
+        except NoDeviceError as error:
+            reason = f'tensorrt cannot run here: {error}'
+            if options.backend == 'tensorrt':
+                raise NoDeviceError(reason) from error
+    with dependencies_for('running on the CPU'):
+        from posenet_ros.backends.onnxruntime import OnnxRuntime
+
+    return OnnxRuntime(options, quant_bytes, reason)

@@ -1,8 +1,8 @@
-"""The GPU's memory, as little of CUDA as a network needs: one context, one stream, pinned buffers.
+"""The CUDA that a network needs: one context, one stream, device memory and pinned buffers.
 
-Two libraries offer it: pycuda, and NVIDIA's own cuda-python, which alone records CUDA graphs. Both
-share the device's primary context with whatever else runs in the process, and are imported only
-when they are asked for. Everything is done inside `with cuda.current()`, by one thread at a time.
+Through pycuda, or through NVIDIA's cuda-python, which alone captures CUDA graphs. Both use the
+device's primary context, which they share with whatever else runs in the process. All calls are
+made inside `with cuda.current()`, by one thread at a time.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ class Cuda(Protocol):
     stream: int  # its handle
 
     def current(self) -> contextlib.AbstractContextManager[None]:
-        """Makes the device's context this thread's own. All below is done within."""
+        """Makes the device's context current in this thread. The methods below need it."""
 
     def allocate(self, num_bytes: int) -> int:
-        """Device memory; its address."""
+        """Allocates device memory; returns its address."""
 
     def free(self, address: int) -> None:
-        """Gives device memory back."""
+        """Frees device memory."""
 
     def allocate_pinned(self, shape: tuple[int, ...]) -> np.ndarray:
-        """A float32 array that the device copies from and to at full speed, asynchronously."""
+        """A float32 array in page-locked memory, for fast asynchronous copies."""
 
     def free_pinned(self, array: np.ndarray) -> None:
-        """Gives it back. The array must not be touched afterwards."""
+        """Frees it. The array must not be used afterwards."""
 
     def to_device(self, address: int, array: np.ndarray) -> None:
         """Queues a copy of a pinned array (C order) to device memory."""
@@ -52,32 +52,33 @@ class Cuda(Protocol):
         """Queues a copy of device memory into a pinned array (C order)."""
 
     def synchronize(self) -> None:
-        """Waits until all that was queued is done."""
+        """Waits until the stream is empty."""
 
     def record(self, work: Callable[[], None]) -> Callable[[], None] | None:
-        """A CUDA graph of what `work` queues, as a function that queues it all at once.
+        """Captures what `work` queues as a CUDA graph.
 
-        The graph holds the addresses that `work` used: they must live as long. None where the
-        library cannot record, or what `work` queues cannot be recorded; then call `work` itself.
+        Returns:
+            A function that launches the graph; it uses the same addresses as `work`. None if the
+            library or the queued work does not support capturing.
         """
 
     def close(self) -> None:
         """Frees the stream and the context, in the thread that opened them.
 
-        Nothing allocated may be left.
+        Everything allocated must have been freed.
         """
 
 
 def open_cuda(library: str | None = None) -> Cuda:
-    """The first device, through pycuda or else cuda-python.
+    """Opens the first device, through pycuda or else cuda-python.
 
     Args:
         library: pycuda or cuda-python; None takes the first that is installed.
 
     Raises:
-        NoDeviceError: no library, no driver or no device; says which, and what to install.
+        NoDeviceError: the library, the driver or the device is missing; says which.
     """
-    try:  # the libraries would say so too, after 70 ms and 10 MB
+    try:  # saves importing a library, 70 ms and 10 MB
         ctypes.CDLL('libcuda.so.1')
     except OSError as error:
         wanted = {library} if library else {'pycuda', 'cuda-python'}
@@ -101,7 +102,7 @@ def open_cuda(library: str | None = None) -> Cuda:
 
 
 class _NotInstalledError(NoDeviceError):
-    """The Python package is not there at all: another may be."""
+    """The Python package is not installed; the other one may be."""
 
 
 class PyCuda:
@@ -188,15 +189,15 @@ class PyCuda:
     def close(self) -> None:
         try:
             with self.current():
-                del self._stream  # the last reference: destroyed here, in its context
+                del self._stream  # the last reference: destroys the stream in its context
         finally:
-            # On a lost device that failed. What is left then goes with the context: once that is
-            # detached, pycuda lets it go without a call (which would end the process).
+            # On a lost device that fails. Once the context is detached, pycuda drops what is left
+            # without calling CUDA, which would abort the process.
             self._detach()
 
     def _detach(self) -> None:
-        # pycuda makes the context current to release it, and forgets it on the thread's stack,
-        # where a later round would find it dead (seen in 2026.1).
+        # pycuda pushes the context to release it and leaves it on the thread's stack, where later
+        # calls would find it destroyed (seen in pycuda 2026.1).
         libcuda = ctypes.CDLL('libcuda.so.1')
         before, after = ctypes.c_void_p(), ctypes.c_void_p()
         libcuda.cuCtxGetCurrent(ctypes.byref(before))

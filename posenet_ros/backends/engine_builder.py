@@ -1,25 +1,24 @@
-"""From ONNX to a TensorRT engine, with one code for TensorRT 8.5 to 11.
+"""ONNX -> TensorRT engine, with one code path for TensorRT 8.5 to 11.
 
-Where TensorRT knows strongly typed networks (10 and later), the precision is in the ONNX graph and
-nothing else is said. Before that, the graph is float32 or Q/DQ, and builder flags allow fp16 and
-int8. What is asked is whether a name exists, never which version it is.
+From TensorRT 10 on networks are strongly typed: the ONNX graph alone decides the precision. Before
+that the graph is float32 or Q/DQ, and builder flags allow fp16 and int8. The code checks whether a
+name exists in the module, never for a version.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from posenet_ros.backends.tensorrt import make_log
+from posenet_ros.backends.tensorrt_log import make_log
+from posenet_ros.core.heads import HEADS, INPUT_NAME
 from posenet_ros.errors import BackendError, ConfigError
-from posenet_ros.onnx_names import HEADS, INPUT_NAME
+from posenet_ros.progress import Progress
 
 # Part of every engine's key: raise it when the same ONNX and options make another engine.
 BUILDER_VERSION = 1
 
 Shape = tuple[int, int, int, int]
-Progress = Callable[[str, float], None]  # what is being done, and how much of it (0 to 1)
 
 
 @dataclass(frozen=True)
@@ -39,13 +38,13 @@ class Profile:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How an engine is built, beside its ONNX.
+    """How an engine is built from its ONNX.
 
     Args:
         precision: fp32, fp16 or int8: what the ONNX was made for.
-        profile: the inputs that it takes.
-        workspace_mib: most scratch memory that a layer may take, in MiB; 0 leaves TensorRT's limit.
-        dla_core: run on this Deep Learning Accelerator, and what it cannot do on the GPU.
+        profile: the input shapes that it takes.
+        workspace_mib: limit of a layer's scratch memory in MiB; 0 keeps TensorRT's own.
+        dla_core: the Deep Learning Accelerator to run on, with the GPU for what it cannot do.
     """
 
     precision: str
@@ -55,7 +54,7 @@ class EngineOptions:
 
 
 def is_strongly_typed(trt: Any) -> bool:
-    """Whether precision is in the ONNX alone. If not, fp16 engines are built from float32 ONNX."""
+    """Whether the ONNX decides the precision. If not, fp16 engines are built from float32 ONNX."""
     return hasattr(trt.NetworkDefinitionCreationFlag, 'STRONGLY_TYPED')
 
 
@@ -73,14 +72,14 @@ def build_engine(
         model: serialised ONNX.
         options: how.
         timing_cache: of an earlier build on this device, or empty.
-        progress: told what is done, where TensorRT can tell (10 and later).
+        progress: called during the build by TensorRT 10 and later.
 
     Returns:
         The serialised engine, and the timing cache for later builds (empty where there is none).
 
     Raises:
         ConfigError: the device has no such accelerator, or it cannot have this precision.
-        BackendError: TensorRT refuses the model, or cannot build it; with all that it said.
+        BackendError: TensorRT cannot parse or build the model; with what it logged.
     """
     log = make_log(trt)
     builder = trt.Builder(log)
@@ -99,7 +98,7 @@ def build_engine(
         raise BackendError(f'TensorRT does not take the ONNX model: {"; ".join(reasons)}')
 
     config = builder.create_builder_config()
-    # float32 means float32, as in the reference; TF32 has the mantissa of float16.
+    # TF32 would have a mantissa as short as float16's.
     config.clear_flag(trt.BuilderFlag.TF32)
     if options.workspace_mib:
         config.set_memory_pool_limit(
@@ -125,7 +124,7 @@ def build_engine(
 
 
 def _allow_precision(trt: Any, config: Any, network: Any, precision: str) -> None:
-    """Allows fp16 and int8 in a network without types of its own. The heads stay in float32."""
+    """Allows fp16 and int8 in a weakly typed network. The heads stay in float32."""
     if precision == 'fp32':
         return
     config.set_flag(trt.BuilderFlag.FP16)
@@ -135,7 +134,7 @@ def _allow_precision(trt: Any, config: Any, network: Any, precision: str) -> Non
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     makers = {layer.get_output(i).name: layer for layer in layers for i in range(layer.num_outputs)}
     for head in HEADS:
-        # The output's transposition, (the sigmoid,) and the convolution before it.
+        # Transpose, sigmoid and convolution, from the output back.
         layer = makers.get(head)
         while layer is not None:
             layer.precision = trt.DataType.FLOAT
@@ -168,7 +167,7 @@ def _add_profile(builder: Any, config: Any, profile: Profile, log: Any) -> None:
 
 
 def _monitor(trt: Any, progress: Progress) -> Any:
-    """TensorRT's progress, flattened: its outermost phase tells how far the build is."""
+    """An IProgressMonitor that reports the outermost phase."""
 
     class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
@@ -181,11 +180,11 @@ def _monitor(trt: Any, progress: Progress) -> Any:
 
         def step_complete(self, name: str, step: int) -> bool:
             if name in self.phases:
-                progress(name, min(1.0, (step + 1) / self.phases[name]))
-            return True  # go on
+                progress(name, min(step + 1, self.phases[name]), self.phases[name])
+            return True  # do not cancel the build
 
         def phase_finish(self, name: str) -> None:
-            if self.phases.pop(name, None):
-                progress(name, 1.0)
+            if total := self.phases.pop(name, None):
+                progress(name, total, total)
 
     return Monitor()

@@ -1,4 +1,4 @@
-"""The TensorRT engine of a network: what it depends on, and the one that is kept for it."""
+"""Keeps TensorRT engines: what an engine depends on, and when it is built again."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from posenet_ros.backends.cuda_memory import Cuda
 from posenet_ros.backends.engine_builder import (
     BUILDER_VERSION,
     EngineOptions,
-    Progress,
     build_engine,
     is_strongly_typed,
 )
-from posenet_ros.build_cache import BuildCache, Key
+from posenet_ros.cache import BuildCache, Key
+from posenet_ros.progress import Progress
 
 logger = logging.getLogger('posenet_ros')
 
 
 def device_key(trt: Any, cuda: Cuda) -> Key:
-    """What ties an engine to this machine, as far as it can be read."""
+    """What ties an engine to this machine: versions, driver and GPU."""
     return {
         'builder': BUILDER_VERSION,
         'tensorrt': trt.__version__,
@@ -38,7 +38,7 @@ def device_key(trt: Any, cuda: Cuda) -> Key:
 
 
 def engine_key(trt: Any, cuda: Cuda, model: bytes, options: EngineOptions) -> Key:
-    """All that decides which engine comes out of a build."""
+    """Everything that an engine depends on."""
     return {
         **device_key(trt, cuda),
         'onnx': hashlib.sha256(model).hexdigest(),
@@ -63,8 +63,8 @@ def cached_engine(
         cuda: the device.
         model: serialised ONNX.
         options: how it is built.
-        rebuild: build it whatever the cache has.
-        progress: told how far a build is; by default the log is.
+        rebuild: build it even if the cache has it.
+        progress: called during a build; None logs every quarter.
 
     Raises:
         ConfigError, BackendError: it cannot be built, or the cache cannot be trusted.
@@ -91,19 +91,20 @@ def cached_engine(
 
 
 def _logged() -> Progress:
-    """Progress for a log: a line at every quarter."""
-    told: dict[str, int] = {}
+    """Logs a line at every quarter of a phase."""
+    logged: dict[str, int] = {}
 
-    def progress(phase: str, done: float) -> None:
-        if int(done * 4) > told.get(phase, 0):
-            told[phase] = int(done * 4)
-            logger.info('building the TensorRT engine: %s, %d%%', phase, 25 * told[phase])
+    def progress(phase: str, done: int, total: int) -> None:
+        quarter = 4 * done // total
+        if quarter > logged.get(phase, 0):
+            logged[phase] = quarter
+            logger.info('building the TensorRT engine: %s, %d%%', phase, 25 * quarter)
 
     return progress
 
 
 def _read_match(path: str, pattern: str) -> str:
-    """What a pattern finds in a file of the system; empty where there is none."""
+    """The first group of a pattern in a system file; empty where there is none."""
     try:
         found = re.search(pattern, Path(path).read_text(errors='replace'))
     except OSError:

@@ -1,37 +1,69 @@
-"""The network on ONNX Runtime: any CPU, nothing to build."""
+"""ONNX Runtime on the CPU: runs everywhere, and has nothing to build."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
-from posenet_ros.backends import Heads
-from posenet_ros.errors import BackendError
-from posenet_ros.onnx_names import HEADS, INPUT_NAME, ROWS_NAME
-from posenet_ros.preprocess import Letterbox
-from posenet_ros.shared_rows import SharedRows
+from posenet_ros.config import RuntimeConfig
+from posenet_ros.core.heads import HEADS, INPUT_NAME, Heads
+from posenet_ros.errors import BackendError, ConfigError
+from posenet_ros.model.network import Network
 
 CPUINFO = Path('/proc/cpuinfo')
+
+
+class OnnxRuntime:
+    """The Runtime for CPUs.
+
+    Args:
+        options: precision, threads and spinning.
+        quant_bytes: of the model; decides the precision if the options do not.
+        reason: why it is this runtime.
+
+    Raises:
+        ConfigError: an option is for TensorRT only.
+    """
+
+    name = 'onnxruntime'
+
+    def __init__(self, options: RuntimeConfig, quant_bytes: int, reason: str) -> None:
+        if options.dla_core >= 0:
+            raise ConfigError(f'dla_core {options.dla_core} is for tensorrt; {reason}')
+        self.reason = reason
+        self.precision = options.precision_for(quant_bytes)
+        if options.precision is None and self.precision == 'fp16':
+            self.precision = 'fp32'  # CPUs have no float16 arithmetic
+        self.network_precision = self.precision
+        self._options = options
+
+    def load(self, network: Network, max_batch: int = 1) -> OnnxRuntimeBackend:
+        return OnnxRuntimeBackend(
+            network.onnx, self.precision, self._options.num_threads, self._options.allow_spinning
+        )
+
+    def close(self) -> None:
+        pass  # it holds nothing
 
 
 class OnnxRuntimeBackend:
     """An ONNX Runtime session on the CPU.
 
     Args:
-        model: serialised ONNX model, as onnx_export makes it, for one input size.
-        precision: that it computes in, for people.
-        num_threads: threads of one run; 0 lets ONNX Runtime take one per core.
-        allow_spinning: threads spin while they wait for work. That is faster where nothing else
-            runs, and takes the cores from whatever else does, between frames too.
+        model: serialised ONNX, for one input size.
+        precision: that it computes in, to be shown.
+        num_threads: of one run; 0 is one per core.
+        allow_spinning: threads spin while they wait for work, between images too.
+
+    Raises:
+        BackendError: ONNX Runtime cannot load the model.
     """
 
     name = 'onnxruntime'
-    # A CPU gains nothing by several at once: with 1 to 8 of them an image takes the same time,
-    # within 5%; the first would wait for the last, and each takes 14 MB more.
+    # Batches gain nothing on a CPU: from 1 to 8 images, each takes the same time within 5%.
     max_batch = 1
 
     def __init__(
@@ -44,48 +76,32 @@ class OnnxRuntimeBackend:
         options = ort.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.log_severity_level = 3
-        options.enable_mem_pattern = False  # a second copy of the activations, and no faster
+        options.enable_mem_pattern = False  # it would keep the activations twice, and is no faster
         options.add_session_config_entry(
             'session.intra_op.allow_spinning', str(int(allow_spinning))
         )
-        if _bytes_overflow():
-            # Computed in uint8 alone they do not, in about twice the time.
+        if _int8_products_saturate():
+            # uint8 times uint8 instead of uint8 times int8: exact, in about twice the time.
             options.add_session_config_entry('session.x64quantprecision', '1')
         try:
             self._session: ort.InferenceSession | None = ort.InferenceSession(
                 model, options, providers=['CPUExecutionProvider']
             )
-        except Exception as error:  # ONNX Runtime has no common class of its errors
+        except Exception as error:  # ONNX Runtime's errors share no class
             raise BackendError(f'ONNX Runtime cannot load the model: {error}') from error
         self.precision = precision
         self.device = f'CPU {platform.machine()}'
-        self._shared_rows = SharedRows.of(self._session.get_modelmeta().custom_metadata_map)
         _, channels, height, width = self._session.get_inputs()[0].shape
-        if self._shared_rows:
-            height = self._shared_rows.input_rows
-        self._all_rows = range(height)
         self._images = np.zeros((1, channels, height, width), np.float32)
 
-    def needed_rows(self, letterboxes: Sequence[Letterbox]) -> range:
-        if self._shared_rows is None:
-            return self._all_rows
-        (letterbox,) = letterboxes
-        return self._shared_rows.needed(*letterbox.black_rows())
+    def input_buffer(self, count: int) -> np.ndarray:
+        return self._images[:count]
 
-    def input_buffer(self, count: int, rows: range | None = None) -> np.ndarray:
-        rows = self._all_rows if rows is None else rows
-        _, channels, _, width = self._images.shape
-        used = self._images.reshape(-1)[: count * channels * len(rows) * width]
-        return used.reshape(count, channels, len(rows), width)
-
-    def run(self, images: np.ndarray, rows: range | None = None) -> Heads:
+    def run(self, images: np.ndarray) -> Heads:
         if self._session is None:
             raise BackendError('this model is closed')
-        inputs = {INPUT_NAME: images}
-        if self._shared_rows:
-            inputs[ROWS_NAME] = self._shared_rows.repeats(self._all_rows if rows is None else rows)
         try:
-            return Heads(*self._session.run(list(HEADS), inputs))
+            return Heads(*self._session.run(list(HEADS), {INPUT_NAME: images}))
         except Exception as error:
             raise BackendError(f'ONNX Runtime failed: {error}') from error
 
@@ -93,8 +109,8 @@ class OnnxRuntimeBackend:
         self._session = None
 
 
-def _bytes_overflow(cpuinfo: Path = CPUINFO) -> bool:
-    """Whether sums of uint8 times int8 do: on x86 without VNNI (before Zen 4, Ice Lake)."""
+def _int8_products_saturate(cpuinfo: Path = CPUINFO) -> bool:
+    """Whether sums of uint8 times int8 saturate at 16 bits: x86 before VNNI (Zen 4, Ice Lake)."""
     if platform.machine() not in ('x86_64', 'AMD64'):
         return False
     try:

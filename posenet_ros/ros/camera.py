@@ -19,9 +19,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
-from posenet_ros.decode import Pose
-from posenet_ros.draw import draw_poses
-from posenet_ros.image_conversion import (
+from posenet_ros.core.decode import Pose
+from posenet_ros.io.draw import draw_poses
+from posenet_ros.io.image_message import (
     FOR_CV_BRIDGE,
     CvBridge,
     compressed_to_rgb,
@@ -29,10 +29,10 @@ from posenet_ros.image_conversion import (
     image_to_rgb,
 )
 from posenet_ros.msg import PoseArray
-from posenet_ros.ros.diagnostics import CameraStatistics
+from posenet_ros.ros.image_view import read_image
 from posenet_ros.ros.markers import PixelPlane, calibrated, no_markers, pose_markers
-from posenet_ros.ros.messages import image_message, jpeg_message, pixels_of
-from posenet_ros.ros.serialized import pose_array_bytes, read_image
+from posenet_ros.ros.messages import image_message, jpeg_message, pixels_of, pose_array
+from posenet_ros.ros.statistics import CameraStatistics
 from posenet_ros.ros.topics import COMPRESSED_TYPE, CameraTopics
 
 try:
@@ -40,9 +40,9 @@ try:
 except ImportError:  # ROS 2 Humble
     from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 
-Received: TypeAlias = 'bytes | CompressedImage'  # a serialised Image, or a compressed one
+Received: TypeAlias = 'bytes | CompressedImage'  # a serialised Image, or a CompressedImage
 
-# From a publisher's first sign to its node's name being known.
+# A publisher is discovered before the name of its node.
 QOS_WARNING_DELAY_SECONDS = 1.0
 
 IMAGE_QOS = QoSProfile(
@@ -54,13 +54,13 @@ POSES_QOS = QoSProfile(
 
 
 class Camera:
-    """Topics of one camera. Publishers live as long as it; subscriptions while it is subscribed.
+    """Topics of one camera.
 
     Args:
         node: that owns the topics.
-        name: prefix of the topics that are published; empty for none.
-        topics: what it is read from.
-        lazy: read nothing while nobody subscribes to what is published.
+        name: prefix of the published topics; empty for none.
+        topics: to subscribe to.
+        lazy: subscribe only while somebody subscribes to a published topic.
     """
 
     def __init__(self, node: LifecycleNode, name: str, topics: CameraTopics, lazy: bool) -> None:
@@ -70,13 +70,13 @@ class Camera:
         self._node = node
         self._lazy = lazy
         if topics.image_type == COMPRESSED_TYPE:
-            importlib.import_module('cv2')  # now, not when the first image waits
+            importlib.import_module('cv2')  # 0.2 s: now, not while the first image waits
         self._prefix = f'{name}/' if name else ''
         self._on_image: Callable[[Camera, Received], None] | None = None
         self._subscriptions: list = []
         self._image_topic, self._camera_info_topic = topics.image, topics.camera_info
         self._camera_info: CameraInfo | None = None
-        # What was drawn last, to be drawn over: fresh memory costs more than all the drawing.
+        # Reused for the next drawing: page faults of new memory cost more than the drawing.
         self._drawing: Image | None = None
         self._frame_id = ''
         self._publishers: list[Publisher] = []
@@ -95,10 +95,10 @@ class Camera:
     # Input.
 
     def subscribe(self, on_image: Callable[[Camera, Received], None]) -> None:
-        """Starts to receive images and camera_info. What on_image gets is for `read`."""
+        """Starts to receive images and camera_info. on_image gets what `read` takes."""
         self._on_image = on_image
         if not self._subscriptions:
-            # Also where nobody wants anything yet: so that a QoS that cannot be had fails here.
+            # Even if nobody needs it yet, so that an invalid QoS override fails here.
             self._open(on_image)
         self.follow_demand()
 
@@ -108,7 +108,7 @@ class Camera:
         self.follow_demand()
 
     def follow_demand(self) -> None:
-        """Subscribes or unsubscribes as somebody or nobody wants what is published."""
+        """Subscribes if somebody subscribes to a published topic (or always); else unsubscribes."""
         if self._on_image is None or (self._lazy and not self.wanted()):
             for subscription in self._subscriptions:
                 self._node.destroy_subscription(subscription)
@@ -122,15 +122,15 @@ class Camera:
 
     @property
     def image_topic(self) -> str:
-        """What images are read from, as rclpy has resolved it."""
+        """The topic of the images, as rclpy resolved it."""
         return self._image_topic
 
     def wanted(self) -> bool:
-        """Whether anybody subscribes to anything that is published."""
+        """Whether anybody subscribes to a published topic."""
         return any(publisher.get_subscription_count() > 0 for publisher in self._publishers)
 
     def endpoints(self) -> list[str]:
-        """What QoS can be overridden for, as the names of the parameters have it."""
+        """Topics whose QoS can be overridden, as in the names of the parameters."""
         return [
             f'{self._image_topic}.subscription',
             f'{self._camera_info_topic}.subscription',
@@ -145,14 +145,14 @@ class Camera:
         self.statistics.listening()
         if self.topics.image_type == COMPRESSED_TYPE:
             self._image_topic = self._subscribe(CompressedImage, self.topics.image, receive)
-        else:  # raw: an image that is replaced by a newer one is never taken apart
+        else:  # raw: an image that is replaced by a newer one is never deserialised
             self._image_topic = self._subscribe(Image, self.topics.image, receive, raw=True)
         self._camera_info_topic = self._subscribe(
             CameraInfo, self.topics.camera_info, self._on_camera_info
         )
 
     def read(self, received: Received) -> tuple[Header, np.ndarray]:
-        """Header and pixels of an image; see image_conversion.py.
+        """Header and pixels of an image: uint8 RGB (H, W, 3).
 
         Raises:
             ImageError: it is broken.
@@ -166,10 +166,10 @@ class Camera:
     # Output.
 
     def publish_poses(self, header: Header, image: np.ndarray, poses: Sequence[Pose]) -> None:
-        self._poses.publish(pose_array_bytes(header, image.shape[1], image.shape[0], poses))
+        self._poses.publish(pose_array(header, image.shape[1], image.shape[0], poses))
 
     def overlays_wanted(self) -> bool:
-        """Whether anybody looks at the markers or the annotated image."""
+        """Whether anybody subscribes to the markers or the annotated image."""
         return (
             self._markers.get_subscription_count() > 0
             or self._annotated.get_subscription_count() > 0
@@ -188,7 +188,7 @@ class Camera:
         plane_width: float,
         lifetime: float,
     ) -> None:
-        """Builds and publishes the markers and the annotated image, each if somebody looks."""
+        """Publishes the markers and the annotated image to whoever subscribes."""
         height, width = image.shape[:2]
         self._frame_id = header.frame_id
         if self._markers.get_subscription_count() > 0:
@@ -217,13 +217,13 @@ class Camera:
                 self._annotated_jpeg.publish(jpeg_message(header, canvas))
 
     def clear_markers(self) -> None:
-        """Takes the people away that rviz shows still."""
-        with contextlib.suppress(Exception):  # the context may be on its way down
+        """Removes the markers that rviz still shows."""
+        with contextlib.suppress(Exception):  # the context may be shutting down
             if self._markers.get_subscription_count() > 0:
                 self._markers.publish(no_markers(Header(frame_id=self._frame_id, stamp=Time())))
 
     def destroy(self) -> None:
-        """Gives up all topics."""
+        """Destroys all topics."""
         self.unsubscribe()
         for publisher in self._publishers:
             self._node.destroy_publisher(publisher)
@@ -231,7 +231,7 @@ class Camera:
 
     # Helpers.
 
-    # Only the event callbacks that we use, not rclpy's own as well; see no_events.
+    # With the event callbacks that are used, and without rclpy's own; see no_events.
 
     def _publisher(self, kind: type, name: str, qos: QoSProfile):
         qos = _copy(qos)  # rclpy writes the overrides into it
@@ -279,7 +279,7 @@ class Camera:
         self._camera_info = info
 
     def _warn_of_qos(self, topic: str, ours: QoSProfile) -> None:
-        """Names both sides: who offers what, and what we ask for."""
+        """Logs what the publishers offer, and what we request."""
         node = self._node
 
         def warn() -> None:
@@ -295,19 +295,18 @@ class Camera:
                 f'qos_overrides.{topic}.subscription.reliability changes it'
             )
 
-        # The event comes before the names of the publisher's node are known.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         timer = node.create_timer(QOS_WARNING_DELAY_SECONDS, warn, clock=steady)
 
 
 def no_events() -> PublisherEventCallbacks:
-    """For a publisher without event callbacks: with each, every image costs the executor more."""
+    """For a publisher without event callbacks: each one slows down the executor's wait."""
     return PublisherEventCallbacks(use_default_callbacks=False)
 
 
 @functools.cache
 def cv_bridge() -> CvBridge | None:
-    """The distribution's cv_bridge; None where it is missing or broken."""
+    """The distribution's cv_bridge; None if it is missing or cannot be imported."""
     try:
         import cv_bridge as package
 

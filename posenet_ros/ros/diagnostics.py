@@ -1,105 +1,160 @@
-"""What /diagnostics says: rates, drops and why, latency and the time of each stage."""
+"""/diagnostics, once a second: rates, drops, latencies and problems; problems are logged too."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode
+
+from posenet_ros.estimator import PoseNet
+from posenet_ros.ros.camera import Camera, no_events
+from posenet_ros.ros.statistics import Window
+from posenet_ros.ros.topics import why_no_image
+
+PERIOD_SECONDS = 1.0
 
 
-@dataclass
-class Window:
-    """What one camera did since the last report."""
+@dataclass(frozen=True)
+class NodeState:
+    """The state of the node at one moment."""
 
-    seconds: float
-    received: int = 0
-    processed: int = 0
-    people: int = 0
-    dropped: Counter = field(default_factory=Counter)  # reason -> frames, since the start
-    dropped_now: int = 0  # frames, in this window
-    samples: dict[str, list[float]] = field(default_factory=dict)  # latency and stages, in s
-    last_image_age: float | None = None
-    waiting: float = 0.0  # seconds for the next image, since the last or since it listens
-    clock_offset: float | None = None  # seconds from the stamps to our clock, if not ours
+    values: Mapping[str, Any]  # of the parameters
+    cameras: Mapping[str, Camera]
+    net: PoseNet | None
+    running: bool  # active, and not paused
+    loading_since: float | None  # time.monotonic()
+    transition_error: str  # of the last transition; empty if it succeeded
+    inference_error: str  # of the last batch; empty if it succeeded
 
 
-class CameraStatistics:
-    """Counts of one camera. Written by the executor and the worker, read by the reporter."""
+class Diagnostics:
+    """Publishes a status for each camera, in every state of the node.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._started = time.monotonic()
-        self._last_image: float | None = None
-        self._listening_since = self._started
-        self._clock_offset: float | None = None
-        self._received = self._processed = self._people = self._dropped_now = 0
-        self._dropped: Counter = Counter()
-        self._samples: dict[str, list[float]] = defaultdict(list)
+    Args:
+        node: that publishes.
+        state: returns its state now.
+    """
 
-    def listening(self) -> None:
-        """Images are expected from now on."""
-        with self._lock:
-            self._listening_since = time.monotonic()
-            self._last_image = None
+    def __init__(self, node: LifecycleNode, state: Callable[[], NodeState]) -> None:
+        self._node = node
+        self._state = state
+        self._no_image: dict[str, str] = {}  # camera -> the reason that was logged last
+        self._warned: set[str] = set()  # problems that were logged
+        self._publisher = node.create_publisher(
+            DiagnosticArray, '/diagnostics', 10, event_callbacks=no_events()
+        )
+        # In real time: simulated time may stand still.
+        node.create_timer(
+            PERIOD_SECONDS, self._publish, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
 
-    def stamped_by_another_clock(self, offset: float | None) -> None:
-        """Seconds from an image's stamp to our clock, where that cannot be latency; or None."""
-        with self._lock:
-            self._clock_offset = offset
+    def warn_once(self, problem: str, text: str) -> None:
+        """Logs a lasting problem when it is first seen."""
+        if problem not in self._warned:
+            self._warned.add(problem)
+            self._node.get_logger().warning(text)
 
-    def image_received(self) -> None:
-        with self._lock:
-            self._received += 1
-            self._last_image = time.monotonic()
+    def _publish(self) -> None:
+        message = DiagnosticArray(status=self._statuses(self._state()))
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(message)
 
-    def image_dropped(self, reason: str) -> int:
-        """Counts a frame that was not processed. Returns how many there were for this reason."""
-        with self._lock:
-            self._dropped[reason] += 1
-            self._dropped_now += 1
-            return self._dropped[reason]
+    def _statuses(self, state: NodeState) -> list[DiagnosticStatus]:
+        net = state.net
+        if state.loading_since is not None:
+            seconds = time.monotonic() - state.loading_since
+            level, message = DiagnosticStatus.WARN, f'loading the model ({seconds:.0f} s)'
+        elif state.transition_error:
+            level, message = DiagnosticStatus.ERROR, state.transition_error
+        elif net is None or not state.cameras:
+            level, message = DiagnosticStatus.OK, 'no model is loaded'
+        else:
+            problems = self._graph_problems() if state.running else []
+            return [
+                self._camera_status(camera, net, state, problems)
+                for camera in state.cameras.values()
+            ]
+        cameras = state.values['cameras'] or ['']
+        return [status(self._status_name(name), '', level, message, {}) for name in cameras]
 
-    def image_processed(self, people: int, seconds: Mapping[str, float]) -> None:
-        """Counts a published frame, with its latency and the time of its stages."""
-        with self._lock:
-            self._processed += 1
-            self._people = people
-            for name, value in seconds.items():
-                self._samples[name].append(value)
+    def _camera_status(
+        self, camera: Camera, net: PoseNet, state: NodeState, problems: list[str]
+    ) -> DiagnosticStatus:
+        window = camera.statistics.start_window()
+        if window.clock_offset is not None:
+            text = _of(camera, clock_problem(window.clock_offset))
+            self.warn_once(f'clock of {camera.name}', text)
+        reads = state.running and camera.subscribed
+        result = camera_status(
+            self._status_name(camera.name),
+            net.backend.device,
+            window,
+            reads,
+            state.values,
+            {
+                'backend': f'{net.backend.name} ({net.backend_reason})',
+                'precision': net.backend.precision,
+                'model': f'{net.config.architecture} {net.config.multiplier:g} '
+                f'stride {net.config.output_stride}, {net.input_width} x {net.input_height}',
+            },
+            state.inference_error,
+            self._why_no_image(camera, window, state) if reads else '',
+            'idle: nobody subscribes' if state.running else 'paused',
+        )
+        if problems:
+            result.level = max(result.level, DiagnosticStatus.WARN)
+            result.message = '; '.join([result.message, *problems])
+        return result
 
-    def start_window(self) -> Window:
-        """What happened since the last call."""
-        with self._lock:
-            now = time.monotonic()
-            window = Window(
-                seconds=max(now - self._started, 1e-9),
-                received=self._received,
-                processed=self._processed,
-                people=self._people,
-                dropped=Counter(self._dropped),
-                dropped_now=self._dropped_now,
-                samples=dict(self._samples),
-                last_image_age=None if self._last_image is None else now - self._last_image,
-                waiting=now - max(self._last_image or 0.0, self._listening_since),
-                clock_offset=self._clock_offset,
+    def _status_name(self, camera: str) -> str:
+        node = self._node.get_fully_qualified_name().lstrip('/')
+        return f'{node}: {camera}' if camera else node
+
+    def _why_no_image(self, camera: Camera, window: Window, state: NodeState) -> str:
+        """Why no image came for too long; logged when that begins or changes."""
+        if window.waiting <= max(state.values['image_timeout'], PERIOD_SECONDS):
+            self._no_image.pop(camera.name, None)
+            return ''
+        reason = why_no_image(self._node, camera.image_topic, camera.topics.image_type)
+        if self._no_image.get(camera.name) != reason:
+            self._no_image[camera.name] = reason
+            text = f'no image for {window.waiting:.1f} s: {reason}'
+            self._node.get_logger().warning(_of(camera, text))
+        return reason
+
+    def _graph_problems(self) -> list[str]:
+        """Problems with other nodes and the clock, logged once."""
+        node = self._node
+        problems = []
+        own = node.get_name(), node.get_namespace()
+        count = node.get_node_names_and_namespaces().count(own)
+        if count > 1:
+            problems.append(
+                f'{count} nodes have the name {node.get_fully_qualified_name()}: services and '
+                'parameters reach one of them'
             )
-            self._started = now
-            self._received = self._processed = self._dropped_now = 0
-            self._samples = defaultdict(list)
-            return window
+        if node.get_parameter('use_sim_time').value and node.get_clock().now().nanoseconds == 0:
+            problems.append('use_sim_time is set, and nobody publishes /clock')
+        for problem in problems:
+            self.warn_once(problem, problem)
+        return problems
+
+
+def _of(camera: Camera, text: str) -> str:
+    return f'{camera.name}: {text}' if camera.name else text
 
 
 def clock_problem(offset: float) -> str:
-    """What stamps say that are by another clock than the node's.
+    """The problem of stamps that are not by the node's clock.
 
     Args:
-        offset: seconds from the stamps to our clock; negative where they are ahead.
+        offset: now minus stamp in seconds; negative if the stamps are ahead.
     """
     if offset < 0:
         return f"stamps {-offset:.1f} s ahead of this node's clock: they are by another clock"
@@ -116,7 +171,7 @@ def camera_status(
     active: bool,
     thresholds: Mapping[str, Any],
     model: Mapping[str, str],
-    failure: str = '',
+    inference_error: str = '',
     no_image_reason: str = '',
     resting: str = 'paused',
 ) -> DiagnosticStatus:
@@ -125,19 +180,19 @@ def camera_status(
     Args:
         name: of the status.
         hardware_id: what the model runs on.
-        window: what the camera did.
+        window: what the camera did since the last status.
         active: whether images are expected.
         thresholds: the parameters of the group diagnostics.
-        model: what to say of the model.
-        failure: why the model does not run, if it does not.
+        model: values that describe the model.
+        inference_error: of the last batch; empty if it succeeded.
         no_image_reason: why no image comes, if that is known.
-        resting: why no images are expected, where they are not.
+        resting: why no images are expected, if they are not.
     """
     problems: list[tuple[bytes, str]] = []
     latencies = window.samples.get('latency', [])
     p95 = float(np.percentile(latencies, 95)) if latencies else 0.0
-    if active and failure:
-        problems.append((DiagnosticStatus.ERROR, f'inference fails: {failure}'))
+    if active and inference_error:
+        problems.append((DiagnosticStatus.ERROR, f'inference fails: {inference_error}'))
     if active:
         age = window.last_image_age
         reason = f': {no_image_reason}' if no_image_reason else ''
@@ -159,8 +214,8 @@ def camera_status(
                 )
             )
     level = max((level for level, _ in problems), default=DiagnosticStatus.OK)
-    well = 'running' if window.last_image_age is not None else 'waiting for the first image'
-    message = '; '.join(text for _, text in problems) or (well if active else resting)
+    normal = 'running' if window.last_image_age is not None else 'waiting for the first image'
+    message = '; '.join(text for _, text in problems) or (normal if active else resting)
     values = {
         'rate in (Hz)': f'{window.received / window.seconds:.1f}',
         'rate out (Hz)': f'{window.processed / window.seconds:.1f}',

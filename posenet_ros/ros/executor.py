@@ -1,4 +1,4 @@
-"""The executor of our processes: callbacks in the thread that spins, transitions beside it."""
+"""An executor that spins in one thread, with lifecycle transitions in a second one."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Result = TypeVar('Result')
 
 
 class BackgroundExecutor(SingleThreadedExecutor):
-    """A single-threaded executor that leaves some services to a second thread.
+    """A SingleThreadedExecutor that runs some services in a second thread.
 
-    A transition loads a model, which takes seconds, or minutes where an engine is built. Meanwhile
-    get_state, the parameters and the diagnostics are to answer. rclpy's MultiThreadedExecutor does
-    that at the cost of a change of threads for each image; this one changes for transitions only.
+    A transition loads a model, which takes seconds, or minutes if an engine is built. Meanwhile
+    get_state, parameters and diagnostics must work. rclpy's MultiThreadedExecutor would hand every
+    image from thread to thread; this one does that for transitions only.
 
     Args:
-        background: services whose callbacks run in the second thread, one after the other. Each
-            must be in a callback group of its own.
+        background: services whose callbacks run in the second thread, one after another. Each must
+            be in its own callback group.
     """
 
     def __init__(self, background: Collection[Any] = ()) -> None:
@@ -34,13 +34,13 @@ class BackgroundExecutor(SingleThreadedExecutor):
         self._ended = threading.Event()
 
     def in_background(self, work: Callable[[], None]) -> None:
-        """Does some work in the second thread, after what waits for it already."""
+        """Queues work for the second thread."""
         self._thread.submit(_reported, work)
 
     def in_spinning_thread(self, work: Callable[[], Result]) -> Result:
-        """Does some work between two callbacks, and waits for it. Called by the second thread.
+        """Runs work in the spinning thread and waits for it. For the second thread.
 
-        In Humble an executor does not survive that another thread destroys what it waits on.
+        Humble's executor fails if another thread destroys an entity that it waits on.
         """
         if threading.get_ident() != self._second_thread or self._ended.is_set():
             return work()
@@ -60,12 +60,12 @@ class BackgroundExecutor(SingleThreadedExecutor):
             except NotYetError:
                 if future.done():
                     return future.result()
-        if future.cancel():  # nobody spins any more: here is as good a thread as that was
+        if future.cancel():  # the executor has ended, so no thread waits on the entities
             return work()
         return future.result()
 
     def wait_for_ready_callbacks(self, *args: Any, **kwargs: Any) -> Any:
-        """Hands what belongs to the second thread over to it, and returns the rest."""
+        """Passes callbacks of background services to the second thread; returns the others."""
         while True:
             handler, entity, node = super().wait_for_ready_callbacks(*args, **kwargs)
             if entity not in self._background:
@@ -79,7 +79,7 @@ class BackgroundExecutor(SingleThreadedExecutor):
             self.in_background(work)
 
     def shutdown(self, timeout_sec: float | None = None) -> bool:
-        """Stops spinning, and waits for the work in the second thread."""
+        """Stops spinning, and waits for the second thread."""
         self._ended.set()
         self._thread.shutdown()
         return super().shutdown(timeout_sec)
@@ -91,5 +91,5 @@ class BackgroundExecutor(SingleThreadedExecutor):
 def _reported(work: Callable[[], None]) -> None:
     try:
         work()
-    except Exception as error:  # nobody looks at the pool's futures
+    except Exception as error:  # nobody reads the pool's futures
         get_logger('posenet_ros').error(f'{type(error).__name__}: {error}')

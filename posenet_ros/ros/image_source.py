@@ -17,10 +17,11 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from posenet_ros.environment import expanded
 from posenet_ros.errors import ConfigError, ImageError
-from posenet_ros.files import expanded
-from posenet_ros.media import VIDEO_SUFFIXES, Video, images_in, read_image
-from posenet_ros.ros.declaration import declare_parameters
+from posenet_ros.io.photos import images_in, read_image
+from posenet_ros.io.video import VIDEO_SUFFIXES, Video
+from posenet_ros.ros.declare_parameters import declare_parameters
 from posenet_ros.ros.messages import image_message, jpeg_message
 from posenet_ros.ros.parameters import ParameterSpec
 from posenet_ros.ros.topics import camera_topics
@@ -119,7 +120,7 @@ class ImageSource(Node):
         super().destroy_node()
 
     def _open(self, source: str) -> tuple[Iterator[np.ndarray | Path], float]:
-        """The images to come, or where to read them from, and their natural rate."""
+        """The images, or the paths to read them from, and their own rate in Hz."""
         loop = self._values['loop']
         if not source:
             raise ConfigError(
@@ -159,7 +160,7 @@ class ImageSource(Node):
             if isinstance(image, Path):
                 image = read_image(image)
         except ImageError as error:
-            # One bad photo of a folder is passed over; a video that cannot begin again has ended.
+            # A bad photo is skipped; a video that cannot be opened again has ended.
             self.get_logger().warning(str(error), throttle_duration_sec=5.0)
             if self._video is None:
                 return
@@ -178,7 +179,7 @@ class ImageSource(Node):
             self._compressed_publisher.publish(jpeg_message(header, image))
 
     def _camera_info(self, header: Header, image: np.ndarray) -> CameraInfo:
-        """A pinhole camera that looks through the middle of the image."""
+        """A pinhole camera with its principal point in the middle of the image."""
         height, width = image.shape[:2]
         focal = width / 2 / math.tan(math.radians(self._values['horizontal_fov']) / 2)
         x, y = (width - 1) / 2, (height - 1) / 2

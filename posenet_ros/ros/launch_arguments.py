@@ -1,4 +1,4 @@
-"""Arguments of the launch files: text from a command line, read as ROS reads it. Needs no ROS."""
+"""Arguments of the launch files: text, parsed as ROS parses parameters. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def flag(name: str, text: str) -> bool:
 
 
 def given_parameters(given: Callable[[str], str]) -> dict[str, Any]:
-    """The node's parameters among the arguments; those that are empty are left to the node.
+    """The node's parameters among the arguments; empty ones keep the node's default.
 
     Args:
-        given: the text of an argument.
+        given: returns the text of an argument.
 
     Raises:
-        ConfigError: a value that the parameter cannot have.
+        ConfigError: a value is not allowed.
     """
     return {spec.name: _value(spec, given(spec.name)) for spec in PARAMETERS if given(spec.name)}
 

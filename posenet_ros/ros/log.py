@@ -1,4 +1,4 @@
-"""What the library logs, told by the node: that an engine is built, and why, say."""
+"""Forwards the library's log, which uses Python's logging, to the node's logger."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class _ToRos(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
-        # Three lines: rclpy takes one severity from each place in the code.
+        # rclpy allows one severity per line of code.
         if record.levelno >= logging.ERROR:
             self._logger.error(message)
         elif record.levelno >= logging.WARNING:
@@ -23,7 +23,7 @@ class _ToRos(logging.Handler):
 
 
 def forward_log(logger: Any) -> logging.Handler:
-    """Passes what the library logs on to a node's logger, until stop_forwarding."""
+    """Forwards the library's log to a node's logger until stop_forwarding."""
     library = logging.getLogger('posenet_ros')
     library.setLevel(logging.INFO)
     library.propagate = False

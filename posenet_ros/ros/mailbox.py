@@ -1,4 +1,4 @@
-"""One waiting frame per camera: the newest. Nothing ever queues, so latency cannot grow."""
+"""Hands items from thread to thread, keeping only the newest per key: latency cannot grow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Item = TypeVar('Item')
 
 
 class Mailbox(Generic[Item]):
-    """A slot per key. Writers replace what waits; readers take what has waited longest."""
+    """One slot per key. put() replaces a waiting item; take() starts with the oldest key."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -17,7 +17,7 @@ class Mailbox(Generic[Item]):
         self._closed = False
 
     def put(self, key: str, item: Item) -> bool:
-        """Leaves an item. Returns whether it replaced one that nobody had taken yet."""
+        """Puts an item. Returns whether it replaced one that was not taken yet."""
         with self._changed:
             replaced = key in self._waiting
             self._waiting[key] = item
@@ -25,28 +25,28 @@ class Mailbox(Generic[Item]):
             return replaced
 
     def take(self, most: int | None = None) -> dict[str, Item] | None:
-        """Waits until there is something, and takes it; None once closed.
+        """Waits for items and takes them; None once the mailbox is closed.
 
         Args:
-            most: leave what is more than this, to be replaced by newer. None takes everything.
+            most: how many to take; the rest stays and may be replaced. None takes all.
         """
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
             if self._closed:
                 return None
-            # In the order in which the keys began to wait: a replaced item keeps its place.
+            # dicts keep insertion order, and a replaced item keeps its place.
             keys = list(self._waiting)[:most]
             return {key: self._waiting.pop(key) for key in keys}
 
     def clear(self) -> list[str]:
-        """Throws away what waits. Returns its keys."""
+        """Removes all items. Returns their keys."""
         with self._changed:
             waiting, self._waiting = self._waiting, {}
             return list(waiting)
 
     def close(self) -> None:
-        """Ends the reader's waiting for good."""
+        """Makes every take() return None."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -1,7 +1,7 @@
 """Poses as rviz markers: joints and bones of each person, in the camera's optical frame.
 
-With a camera_info every joint lies on the camera's ray through its pixel, so that rviz's Camera
-display draws it exactly over the picture. Source of the projection: sensor_msgs/CameraInfo, P.
+With a camera_info each joint lies on the camera's ray through its pixel, so that rviz's Camera
+display draws it over the image. Source of the projection: sensor_msgs/CameraInfo, P.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from posenet_ros.decode import Pose
-from posenet_ros.draw import person_colour
-from posenet_ros.keypoints import SKELETON
+from posenet_ros.core.decode import Pose
+from posenet_ros.core.keypoints import SKELETON
+from posenet_ros.io.draw import person_colour
 
 JOINT_METRES = 0.05
 BONE_METRES = 0.025
@@ -41,7 +41,7 @@ class PixelPlane:
         focal_x, focal_y, centre_x, centre_y = info.p[0], info.p[5], info.p[2], info.p[6]
         if not (focal_x > 0 and focal_y > 0):
             focal_x, focal_y, centre_x, centre_y = info.k[0], info.k[4], info.k[2], info.k[5]
-        # An image scaled since calibration fills the same view.
+        # The image may have been scaled since the calibration.
         scale_x = width / info.width if info.width else 1.0
         scale_y = height / info.height if info.height else 1.0
         return cls(
@@ -63,7 +63,7 @@ class PixelPlane:
 
 
 def calibrated(info: CameraInfo | None) -> bool:
-    """Whether a camera_info says where the pixels look; uncalibrated cameras publish zeros."""
+    """Whether a camera_info has a calibration; uncalibrated cameras publish zeros."""
     return info is not None and (info.p[0] > 0 < info.p[5] or info.k[0] > 0 < info.k[4])
 
 
@@ -75,7 +75,7 @@ def pose_markers(
     min_pose_score: float,
     lifetime: float = 0.0,
 ) -> MarkerArray:
-    """Joints, bones and a label per person, after removing those of the last image.
+    """Joints, bones and a label per person, preceded by DELETEALL.
 
     Args:
         header: of the image.
@@ -83,7 +83,7 @@ def pose_markers(
         plane: where the pixels lie in space.
         min_keypoint_score: joints below it, and their bones, are left out.
         min_pose_score: people below it are left out.
-        lifetime: seconds after which rviz takes them away, if nothing newer comes; 0 is never.
+        lifetime: seconds after which rviz removes markers that were not replaced; 0 is never.
     """
     markers = [Marker(header=header, action=Marker.DELETEALL)]
     for index, pose in enumerate(poses):
@@ -115,7 +115,7 @@ def pose_markers(
 
 
 def no_markers(header: Header) -> MarkerArray:
-    """Takes away all that was shown before."""
+    """Removes all markers."""
     return MarkerArray(markers=[Marker(header=header, action=Marker.DELETEALL)])
 
 

@@ -1,25 +1,56 @@
-"""The model and images as messages. Poses: serialized.py."""
+"""Poses, images and the model as ROS messages."""
 
 from __future__ import annotations
 
 import array
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from posenet_ros.keypoints import KEYPOINT_NAMES, SKELETON
-from posenet_ros.msg import ModelInfo
+from posenet_ros.core.decode import Pose
+from posenet_ros.core.keypoints import KEYPOINT_NAMES, SKELETON
+from posenet_ros.msg import Keypoint, ModelInfo, PersonPose, PoseArray
 
 if TYPE_CHECKING:
     from posenet_ros.estimator import PoseNet
 
 
+def pose_array(header: Header, width: int, height: int, poses: Sequence[Pose]) -> PoseArray:
+    """The poses of one image.
+
+    Args:
+        header: of the image; used as it is.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+        poses: in pixels of the image.
+    """
+    return PoseArray(
+        header=header,
+        image_width=width,
+        image_height=height,
+        poses=[
+            PersonPose(
+                track_id=PersonPose.UNTRACKED,
+                score=pose.score,
+                keypoints=[
+                    Keypoint(id=index, x=x, y=y, score=score)
+                    for index, ((x, y), score) in enumerate(
+                        zip(pose.keypoints.tolist(), pose.keypoint_scores.tolist(), strict=True)
+                    )
+                ],
+            )
+            for pose in poses
+        ],
+    )
+
+
 def image_message(header: Header, pixels: np.ndarray, encoding: str) -> Image:
     """A message of 8-bit pixels, (H, W) or (H, W, channels), already in `encoding`."""
     height, width = pixels.shape[:2]
-    # rclpy takes an array.array as it is; an ndarray it would check byte by byte.
+    # rclpy accepts an array.array as it is, and would check every byte of an ndarray.
     data = array.array('B')
     data.frombytes(np.ascontiguousarray(pixels).data.cast('B'))
     message = Image(header=header, height=height, width=width, encoding=encoding)
@@ -29,7 +60,7 @@ def image_message(header: Header, pixels: np.ndarray, encoding: str) -> Image:
 
 
 def jpeg_message(header: Header, rgb: np.ndarray) -> CompressedImage:
-    """A JPEG of uint8 RGB pixels, (H, W, 3), in the words of compressed_image_transport."""
+    """A JPEG of uint8 RGB pixels, (H, W, 3), in compressed_image_transport's format."""
     import cv2
 
     _, jpeg = cv2.imencode('.jpg', cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
@@ -39,12 +70,12 @@ def jpeg_message(header: Header, rgb: np.ndarray) -> CompressedImage:
 
 
 def pixels_of(message: Image) -> np.ndarray:
-    """The pixels of a message of image_message, to read and to write: uint8 (H, W, channels)."""
+    """The pixels of a message from image_message: a writable view, uint8 (H, W, channels)."""
     return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, -1)
 
 
 def model_info(net: PoseNet) -> ModelInfo:
-    """What ~/model_info says of a loaded model."""
+    """The message for ~/model_info."""
     config = net.config
     return ModelInfo(
         architecture=config.architecture,

@@ -1,7 +1,7 @@
-"""Every parameter of the node, from one table: declared, described, checked and documented by it.
+"""Every parameter of the node in one table: for declaration, checks, launch files and the docs.
 
-The table itself needs no ROS: launch files and the documentation read it too. The model's and the
-decoder's entries come from the fields of ModelConfig, RuntimeConfig and DecoderConfig.
+Needs no ROS. Entries for the model, the runtime and the decoder are made from the fields of
+ModelConfig, RuntimeConfig and DecoderConfig.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields
 from typing import Any, Literal
 
-from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig
+from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig, default_of
+from posenet_ros.core.keypoints import MIN_KEYPOINT_SCORE, MIN_POSE_SCORE
 from posenet_ros.errors import ConfigError
-from posenet_ros.keypoints import MIN_KEYPOINT_SCORE, MIN_POSE_SCORE
 
 Group = Literal['model', 'decoder', 'input', 'output', 'diagnostics']
 
@@ -23,7 +23,7 @@ LIVE_GROUPS: tuple[Group, ...] = ('decoder', 'output', 'diagnostics')
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """One parameter: what it is called, what it means, what it may be."""
+    """One parameter."""
 
     name: str
     default: Any
@@ -31,7 +31,7 @@ class ParameterSpec:
     group: Group
     range: tuple[float, float] | None = None
     choices: tuple[Any, ...] = ()
-    dynamic: bool = False  # takes values of other types too, where they mean the same
+    dynamic: bool = False  # also takes equivalent values of other types
 
     @property
     def type_name(self) -> str:
@@ -43,7 +43,7 @@ class ParameterSpec:
 
     @property
     def allowed(self) -> str:
-        """The allowed values in words; empty where the type says it all."""
+        """The allowed values in words; empty if every value of the type is allowed."""
         if self.choices:
             return 'one of ' + ', '.join(repr(c) if c == '' else str(c) for c in self.choices)
         if self.range:
@@ -88,16 +88,15 @@ class ParameterSpec:
 
 
 def _from_field(field: Field, group: Group, alone: bool = False) -> ParameterSpec:
-    # ROS parameters have one type and no None; multiplier's default is a float of its own kind.
-    default = '' if field.default is None else field.default
-    if isinstance(default, float):
-        default = float(default)
+    default = default_of(field)
+    if default is None:  # ROS parameters have no None
+        default = ''
     limits = field.metadata.get('range')
-    # Choices that depend on each other are left to ModelConfig, whose messages say how.
+    # Choices that depend on each other are checked by ModelConfig.
     choices = field.metadata.get('choices', ()) if alone else ()
-    if choices and field.default is None:
+    if choices and default == '':
         choices = ('', *choices)
-    # 20 is as good as 20.0, and a size may be one number or two.
+    # 20 is accepted for 20.0, and a size may be one number or two.
     dynamic = isinstance(default, float) or field.name == 'input_resolution'
     return ParameterSpec(
         field.name, default, field.metadata['help'], group, limits, choices, dynamic
@@ -240,7 +239,7 @@ def checked_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values of known parameters in their own types.
 
     Raises:
-        ConfigError: one of them cannot be had.
+        ConfigError: one of them is not allowed.
     """
     return {name: SPECS[name].checked(value) for name, value in values.items()}
 
@@ -253,7 +252,7 @@ def model_config(values: Mapping[str, Any]) -> ModelConfig:
     """
     options: dict[str, Any] = {field.name: values[field.name] for field in fields(ModelConfig)}
     if options['architecture'] == 'ResNet50' and options['multiplier'] == 0.75:
-        # The parameter's default; ResNet50 has no multiplier to choose.
+        # The parameter's default, which ResNet50 does not have.
         del options['multiplier']
     options['model_url'] = options['model_url'] or None
     return ModelConfig(**options)
@@ -263,7 +262,7 @@ def runtime_config(values: Mapping[str, Any]) -> RuntimeConfig:
     """The RuntimeConfig that the parameters describe.
 
     Raises:
-        ConfigError: it cannot be had.
+        ConfigError: a value is not allowed.
     """
     return RuntimeConfig(**{field.name: values[field.name] for field in fields(RuntimeConfig)})
 
@@ -272,6 +271,6 @@ def decoder_config(values: Mapping[str, Any]) -> DecoderConfig:
     """The DecoderConfig that the parameters describe.
 
     Raises:
-        ConfigError: it cannot be had.
+        ConfigError: a value is not allowed.
     """
     return DecoderConfig(**{field.name: values[field.name] for field in fields(DecoderConfig)})

@@ -1,4 +1,4 @@
-"""Runs a node as a process that ends cleanly, whenever and however often it is told to."""
+"""Runs a node as a process that ends cleanly on signals, at any time."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from rclpy.task import Future
 from rclpy.utilities import remove_ros_args
 
 from posenet_ros.errors import PoseNetError
-from posenet_ros.ros.arguments import in_one_sentence, sections_for_others
 from posenet_ros.ros.executor import BackgroundExecutor
+from posenet_ros.ros.unused_arguments import in_one_sentence, sections_for_others
 
 NodeType = TypeVar('NodeType', bound=Node)
 
 
 def stop_signals() -> set[signal.Signals]:
-    """What ends a process; SIGHUP, for a closed terminal, unless nohup has it ignored."""
+    """The signals that end a process: SIGINT, SIGTERM, and SIGHUP unless nohup ignores it."""
     signals = {signal.SIGINT, signal.SIGTERM}
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signals.add(signal.SIGHUP)
@@ -34,10 +34,10 @@ def stop_signals() -> set[signal.Signals]:
 
 
 class Stop:
-    """SIGHUP, SIGINT or SIGTERM, as an event instead of an exception.
+    """SIGHUP, SIGINT and SIGTERM as an event instead of an exception.
 
-    The signals are blocked in every thread, and one thread waits for them. So none can strike in
-    the middle of something: not in a callback, and not in the clean-up that an earlier one began.
+    They are blocked in every thread, and one thread waits for them. So no KeyboardInterrupt can
+    occur in a callback, or in the clean-up after an earlier signal.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Stop:
     def request(self) -> None:
         """Ends the process as a signal would."""
         self._requested.set()
-        # This wakes the executor, which may be on its way down already.
+        # Wakes the executor, which may be shutting down already.
         with contextlib.suppress(Exception):
             self.future.set_result(None)
 
@@ -66,12 +66,11 @@ class Stop:
 def run_node(
     make_node: Callable[[Stop], NodeType], started: Callable[[NodeType], None] = lambda node: None
 ) -> int:
-    """Spins a node until a signal, and takes everything down in order.
+    """Spins a node until a signal, and shuts everything down in order.
 
     Args:
-        make_node: makes the node. Services in its `background_services`, if it has such, run
-            beside the other callbacks.
-        started: called with the node, beside the other callbacks, once it spins.
+        make_node: makes the node. Its `background_services`, if any, run in a second thread.
+        started: called with the node, in the second thread, once it spins.
 
     Returns:
         The exit status: 0, or 1 if the node could not be made.
@@ -104,21 +103,21 @@ def run_node(
     executor.add_node(node)
     executor.in_background(lambda: started(node))
 
-    def wake(_: Future) -> None:  # Humble's executor looks at the future only after a callback
+    def wake(_: Future) -> None:  # Humble's executor checks the future only after a callback
         executor.create_task(lambda: None)
 
     stop.future.add_done_callback(wake)
     try:
         if not stop.requested():
             executor.spin_until_future_complete(stop.future)
-    finally:  # also after an exception of a callback: whoever started the process sees it end
-        stop.request()  # ends a load
+    finally:  # also after an exception of a callback, which ends the process
+        stop.request()  # cancels a load
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
     if not getattr(node, 'stopped_cleanly', True):
-        # A thread still loads a model. Its cache writes are atomic: leaving it is safe. What ROS
-        # holds is given back first, or Fast DDS's shared memory would stay behind.
+        # A thread still loads a model. Its cache writes are atomic, so it can be abandoned. ROS is
+        # freed first, or Fast DDS would leave its shared memory behind.
         del node, executor
         gc.collect()
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The topics of each camera, and why nothing comes on one: what ROS's graph has there instead."""
+"""The topics of each camera, and why no image comes: what the ROS graph has instead."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_NAMED = 4  # topics or nodes in one sentence
 
 @dataclass(frozen=True)
 class CameraTopics:
-    """What a camera is read from: names for rclpy, which remaps them."""
+    """The topics to subscribe to, before rclpy remaps them."""
 
     image: str
     image_type: str
@@ -29,15 +29,15 @@ def camera_topics(
     """The topics of one camera.
 
     Args:
-        node: whose namespace and remappings count.
+        node: whose namespace and remappings apply.
         camera: its name; empty for none.
-        image_topic: {camera} stands for the name; without it the name goes in front.
-        camera_info_topic: likewise. Empty: beside the images, as image_transport has it.
+        image_topic: {camera} stands for the name; without it the name is put in front.
+        camera_info_topic: likewise. Empty: beside the images, as in image_transport.
         transport: raw or compressed.
         alone: whether it is the only camera.
 
     Raises:
-        ConfigError: there can be no such topic.
+        ConfigError: a topic is not valid.
     """
     try:
         image = _of_camera('image_topic', image_topic, camera, alone)
@@ -56,7 +56,7 @@ def camera_topics(
         given = [image_topic, camera_info_topic] if camera_info_topic else [image_topic]
         raise ConfigError(f'Invalid topic, one of {", ".join(given)}: {error}') from error
     if transport == 'compressed':
-        # As image_transport does: the base topic is remapped first, then extended.
+        # As in image_transport, the base topic is remapped, then extended.
         return CameraTopics(resolved + COMPRESSED, COMPRESSED_TYPE, camera_info)
     return CameraTopics(image, IMAGE_TYPE, camera_info)
 
@@ -82,11 +82,11 @@ def _of_camera(parameter: str, topic: str, camera: str, alone: bool) -> str:
 
 
 def why_no_image(node: Node, topic: str, kind: str) -> str:
-    """What the graph has in the place of the images that do not come, in one sentence.
+    """Explains in one sentence why no image comes, from the ROS graph.
 
     Args:
-        node: that reads them.
-        topic: where it does, resolved.
+        node: that subscribes.
+        topic: that it subscribes to, resolved.
         kind: IMAGE_TYPE or COMPRESSED_TYPE.
     """
     publishers = node.get_publishers_info_by_topic(topic)
@@ -123,7 +123,7 @@ def why_no_image(node: Node, topic: str, kind: str) -> str:
 
 
 def _transport_advice(node: Node, topic: str, kind: str) -> str:
-    """Where the other transport would give images: how to choose it."""
+    """How to choose the other transport, if that would give images."""
 
     def is_published(name: str, kind: str) -> bool:
         return any(info.topic_type == kind for info in node.get_publishers_info_by_topic(name))

@@ -1,4 +1,4 @@
-"""Threads that take what waits in a mailbox. One of them owns the model, and its CUDA context."""
+"""Threads that process a mailbox. One of them owns the model and its CUDA context."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Resource = TypeVar('Resource')
 
 
 class Worker(Generic[Item]):
-    """A thread that hands what waits to `process`, until it is stopped.
+    """A thread that passes items of a mailbox to `process` until it is stopped.
 
     Args:
         name: of the thread.
-        mailbox: where the work comes from; closed by stop().
-        process: takes what waited, by key. What it raises goes to `report`, and work goes on.
-        report: takes an exception that nobody expected.
+        mailbox: to take items from; stop() closes it.
+        process: takes items by key. What it raises goes to `report`, and the thread goes on.
+        report: takes unexpected exceptions.
     """
 
     def __init__(
@@ -33,15 +33,15 @@ class Worker(Generic[Item]):
         self._mailbox = mailbox
         self._process = process
         self._report = report
-        self._most: int | None = None  # items that are handed over at once
-        # A daemon, so that a load that hangs cannot keep the process alive after Ctrl-C.
+        self._most: int | None = None  # items per call of process
+        # A daemon, so that a load that hangs does not keep the process alive after Ctrl-C.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self, timeout: float | None = None) -> bool:
-        """Ends the thread after the work in hand. Returns whether it ended in time."""
+        """Ends the thread after the current item. Returns whether it ended in time."""
         self._mailbox.close()
         if self._thread.is_alive():
             self._thread.join(timeout)
@@ -54,12 +54,12 @@ class Worker(Generic[Item]):
         while (waiting := self._mailbox.take(self._most)) is not None:
             try:
                 self._handle(waiting)
-            except Exception as error:  # the thread outlives whatever one frame does
+            except Exception as error:  # one bad frame must not end the thread
                 self._report(error)
 
 
 class ModelWorker(Worker[Item]):
-    """The worker that owns the model: loads it, runs it and frees it, all in its own thread."""
+    """The worker that owns the model: loads, runs and frees it, all in its own thread."""
 
     def __init__(
         self,
@@ -76,11 +76,11 @@ class ModelWorker(Worker[Item]):
         self._error: BaseException | None = None
 
     def start_and_load(self, cancelled: Callable[[], bool]) -> PoseNet:
-        """Starts the thread and waits for the model. Only the thread may run the model.
+        """Starts the thread and waits for the model, which only the thread may run.
 
         Raises:
-            BackendError: `cancelled` became true before the model was there.
-            Exception: whatever loading raised; the thread has ended then.
+            BackendError: `cancelled` became true before the model was loaded.
+            Exception: whatever `load` raised; the thread has ended then.
         """
         self.start()
         while not self._loaded.wait(0.05):
@@ -92,10 +92,10 @@ class ModelWorker(Worker[Item]):
         return self._net
 
     def stop(self, timeout: float | None = None) -> bool:
-        """Ends the thread after the work in hand; a load that hangs is not waited for."""
+        """Ends the thread after the current item; does not wait for a load that hangs."""
         if self._loaded.is_set():
             return super().stop(timeout)
-        # It will find nothing to do. Until then it must not keep alive whoever made it.
+        # The thread ends after the load. Until then it must not keep the node alive.
         self._process_with_model = lambda net, waiting: None
         self._report = lambda error: None
         return super().stop(0.0)

@@ -1,8 +1,11 @@
+"""The status of one camera."""
+
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from posenet_ros.ros.diagnostics import CameraStatistics, Window, camera_status
+from posenet_ros.ros.diagnostics import camera_status
 from posenet_ros.ros.parameters import PARAMETERS
+from posenet_ros.ros.statistics import Window
 
 THRESHOLDS = {spec.name: spec.default for spec in PARAMETERS if spec.group == 'diagnostics'}
 
@@ -43,18 +46,3 @@ def test_worst_problem_gives_the_level_and_all_are_told():
 def test_paused_camera_has_no_problem():
     status = report(active=False, last_image_age=99.0)
     assert (status.level, status.message) == (DiagnosticStatus.OK, 'paused')
-
-
-def test_windows_count_what_came_since_the_last_and_drops_since_the_start():
-    statistics = CameraStatistics()
-    for people in (1, 2):
-        statistics.image_received()
-        statistics.image_processed(people, {'latency': 0.1 * people})
-    assert [statistics.image_dropped('broken image') for _ in range(3)] == [1, 2, 3]
-    first = statistics.start_window()
-    assert (first.received, first.processed, first.people, first.dropped_now) == (2, 2, 2, 3)
-    assert first.samples == {'latency': [0.1, 0.2]}
-    second = statistics.start_window()
-    assert (second.received, second.processed, second.dropped_now, second.samples) == (0, 0, 0, {})
-    assert second.dropped == {'broken image': 3}
-    assert second.last_image_age < 10

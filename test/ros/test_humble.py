@@ -248,7 +248,7 @@ print(camera.PublisherEventCallbacks is humble.PublisherEventCallbacks)
 
 
 def test_error_that_is_a_tuple_reads_as_one_sentence():
-    from posenet_ros.ros.arguments import in_one_sentence
+    from posenet_ros.ros.unused_arguments import in_one_sentence
 
     # As Humble's InvalidParameterValueException has it.
     error = ValueError(

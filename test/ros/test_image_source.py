@@ -7,8 +7,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_processes import wait_until
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from posenet_ros.image_conversion import compressed_to_rgb, image_to_rgb
-from posenet_ros.media import write_image
+from posenet_ros.io.image_message import compressed_to_rgb, image_to_rgb
+from posenet_ros.io.photos import write_image
 
 RELIABLE = ('-p', 'qos_overrides./image_raw.publisher.reliability:=reliable')
 QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)

@@ -26,7 +26,7 @@ from test_node import (
 SHIM = """
 import os, sys, threading, time
 from pathlib import Path
-sys.path[:0] = [{root!r} + '/test/cuda']
+sys.path[:0] = [{root!r} + '/test/backends']
 from host_driver import HostDriver
 from tensorrt_stand_in import make_tensorrt
 driver = HostDriver(Path({library!r}))

@@ -1,0 +1,57 @@
+"""posenet bag: poses for the images of a rosbag2."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from posenet_ros.commands.options import add_estimation_options, config_from, load_model
+from posenet_ros.commands.progress_bar import with_progress
+from posenet_ros.config import DecoderConfig
+from posenet_ros.errors import PoseNetError
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        'bag',
+        help='add poses to a recorded bag',
+        description='Reads the Image and CompressedImage topics of a rosbag2 and writes a bag with '
+        'a PoseArray on TOPIC/poses for every image on TOPIC, at the same time and with the same '
+        'header. Needs the package rosbags (pip install posenet_ros[bag]).',
+    )
+    parser.add_argument('input', type=Path, metavar='IN', help='rosbag2 folder, MCAP or sqlite3')
+    parser.add_argument('output', type=Path, metavar='OUT', help='folder of the new bag')
+    parser.add_argument(
+        '--topic', action='append', default=[], help='read this topic; may be given again (all)'
+    )
+    parser.add_argument(
+        '--annotated', action='store_true', help='also write drawn images on TOPIC/annotated'
+    )
+    parser.add_argument(
+        '--storage', choices=('mcap', 'sqlite3'), default='mcap', help='of the new bag (mcap)'
+    )
+    add_estimation_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    decoder = config_from(DecoderConfig, options)
+    try:
+        from posenet_ros.io.bag import add_poses
+    except ModuleNotFoundError as error:
+        if (error.name or '').split('.')[0] != 'rosbags':
+            raise
+        raise PoseNetError('bags need the Python package rosbags: pip install rosbags') from error
+    with load_model(options) as net:
+        counts = add_poses(
+            options.input,
+            options.output,
+            lambda image: net.estimate([image], decoder)[0],
+            topics=options.topic,
+            annotated=options.annotated,
+            storage=options.storage,
+            progress=with_progress,
+        )
+    broken = f', {counts["broken"]} images could not be read' if counts['broken'] else ''
+    print(f'{options.output}: {counts["people"]} poses in {counts["images"]} images{broken}')

@@ -1,0 +1,70 @@
+"""posenet export: the network as an ONNX file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from posenet_ros.commands.options import add_options, config_from
+from posenet_ros.commands.progress_bar import ProgressBar
+from posenet_ros.config import PRECISIONS, ModelConfig
+from posenet_ros.errors import ConfigError
+from posenet_ros.io.atomic_file import atomic_path
+from posenet_ros.model.network import make_network
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        'export',
+        help='write the network as ONNX',
+        description='Writes the network as ONNX, opset 17, for any batch: input image, float32 '
+        '(batch, 3, height, width), RGB, normalised (MobileNetV1: value / 127.5 - 1); outputs '
+        'heatmap (after the sigmoid), offset, displacement_fwd and displacement_bwd, float32, '
+        'channels last.',
+    )
+    parser.add_argument('output', type=Path, metavar='OUT.onnx')
+    parser.add_argument(
+        '--precision',
+        choices=PRECISIONS,
+        default='fp32',
+        help='of all but the heads, which stay in float32 (fp32)',
+    )
+    parser.add_argument(
+        '--layout',
+        choices=('tensorrt', 'onnxruntime'),
+        default='tensorrt',
+        help='what int8 is for: each is slow or refused elsewhere (tensorrt)',
+    )
+    parser.add_argument(
+        '--calibration',
+        metavar='PATH',
+        help='photos for int8: a folder, a video or a bag (generated images)',
+    )
+    parser.add_argument(
+        '--dynamic', action='store_true', help='for inputs of any valid size, not only this one'
+    )
+    add_options(parser, ModelConfig)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    config = config_from(ModelConfig, options)
+    if options.dynamic and options.precision == 'int8':
+        raise ConfigError('int8 is made for one input size; --dynamic goes with fp32 and fp16')
+    with ProgressBar() as bar:
+        network = make_network(
+            config, options.precision, options.layout, options.calibration, bar.show
+        )
+    model = network.onnx
+    if options.dynamic:
+        import onnx
+
+        from posenet_ros.model.onnx_variants import to_dynamic
+
+        model = to_dynamic(onnx.load_from_string(model)).SerializeToString()
+    with atomic_path(options.output) as part:
+        part.write_bytes(model)
+    size = 'any size' if options.dynamic else f'{network.width} x {network.height}'
+    layout = f' for {options.layout}' if options.precision == 'int8' else ''
+    print(f'{options.output}: {options.precision}{layout}, input {size}')

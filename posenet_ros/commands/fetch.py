@@ -1,0 +1,30 @@
+"""posenet fetch: prepares a model ahead of time: its weights, and compiled code."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from posenet_ros.commands.options import add_options, config_from
+from posenet_ros.config import ModelConfig
+from posenet_ros.core.warm_up import compile_loops
+from posenet_ros.model.checkpoint import fetch_checkpoint
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        'fetch',
+        help='fetch the weights of a model into the cache',
+        description='Fetches the weights of a model into $POSENET_HOME (~/.cache/posenet_ros) and '
+        "prints where they are. Also compiles this package's loops, so that the first start of "
+        'the node is as fast as later ones.',
+    )
+    parser.add_argument('--force', action='store_true', help='fetch again what the cache has')
+    add_options(parser, ModelConfig)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    checkpoint = fetch_checkpoint(config_from(ModelConfig, options), force=options.force)
+    compile_loops()
+    print(f'{checkpoint.graph_path}\nsha256 {checkpoint.sha256}\nfrom {checkpoint.source}')

@@ -1,0 +1,44 @@
+"""The network's input and its four outputs: names, depths and what they mean."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from posenet_ros.core.jit import jit
+from posenet_ros.core.keypoints import NUM_EDGES, NUM_KEYPOINTS
+
+INPUT_NAME = 'image'
+
+# Output of the ONNX graph -> channels, in the order of Heads.
+HEADS = {
+    'heatmap': NUM_KEYPOINTS,
+    'offset': 2 * NUM_KEYPOINTS,
+    'displacement_fwd': 2 * NUM_EDGES,
+    'displacement_bwd': 2 * NUM_EDGES,
+}
+
+
+class Heads(NamedTuple):
+    """The network's outputs: float32, C-contiguous, (h, w, channels), or (n, h, w, channels)."""
+
+    heatmap_scores: np.ndarray  # 17 channels, after the sigmoid
+    offsets: np.ndarray  # 34: dy of the 17 keypoints, then dx, in input pixels
+    displacements_fwd: np.ndarray  # 32: dy of the 16 edges from parent to child, then dx
+    displacements_bwd: np.ndarray  # 32: likewise from child to parent
+
+    def of_image(self, index: int) -> Heads:
+        """The heads of one image of the batch: views, (h, w, channels)."""
+        return Heads(*(head[index] for head in self))
+
+
+@jit
+def all_finite(heatmap_scores, offsets, displacements_fwd, displacements_bwd):
+    """Whether no value is NaN or infinite, in one pass and without temporary arrays."""
+    finite = True
+    for head in (heatmap_scores, offsets, displacements_fwd, displacements_bwd):
+        values = head.reshape(-1)
+        for i in range(len(values)):
+            finite &= abs(values[i]) < np.inf  # false for NaN
+    return finite

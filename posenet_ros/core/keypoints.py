@@ -1,0 +1,69 @@
+"""The 17 keypoints, the pose tree that links them, and the skeleton to draw.
+
+Source: tfjs-models/posenet 2.2.2, keypoints.ts. Left and right are the person's own.
+"""
+
+from __future__ import annotations
+
+KEYPOINT_NAMES = (
+    'nose',
+    'leftEye',
+    'rightEye',
+    'leftEar',
+    'rightEar',
+    'leftShoulder',
+    'rightShoulder',
+    'leftElbow',
+    'rightElbow',
+    'leftWrist',
+    'rightWrist',
+    'leftHip',
+    'rightHip',
+    'leftKnee',
+    'rightKnee',
+    'leftAnkle',
+    'rightAnkle',
+)
+NUM_KEYPOINTS = len(KEYPOINT_NAMES)
+
+# (parent, child) of the pose tree, in the order of the displacement channels.
+POSE_TREE = (
+    (0, 1),
+    (1, 3),
+    (0, 2),
+    (2, 4),
+    (0, 5),
+    (5, 7),
+    (7, 9),
+    (5, 11),
+    (11, 13),
+    (13, 15),
+    (0, 6),
+    (6, 8),
+    (8, 10),
+    (6, 12),
+    (12, 14),
+    (14, 16),
+)
+NUM_EDGES = len(POSE_TREE)
+
+# Bones worth drawing: the reference's connectedPartIndices.
+SKELETON = (
+    (11, 5),
+    (7, 5),
+    (7, 9),
+    (11, 13),
+    (13, 15),
+    (12, 6),
+    (8, 6),
+    (8, 10),
+    (12, 14),
+    (14, 16),
+    (5, 6),
+    (11, 12),
+)
+
+# Below these scores keypoints and people are guesses; they are not drawn. The reference's demo
+# draws people from 0.15 too.
+MIN_KEYPOINT_SCORE = 0.3
+MIN_POSE_SCORE = 0.15

@@ -1,0 +1,1 @@
+"""How good models are: one against another, and every one on this machine."""

@@ -1,0 +1,63 @@
+"""Declares parameters on a node from their table, with descriptions and ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from posenet_ros.errors import ConfigError
+from posenet_ros.ros.parameters import ParameterSpec
+from posenet_ros.ros.unused_arguments import in_one_sentence
+
+
+def declare_parameters(node: Node, specs: Iterable[ParameterSpec]) -> dict[str, Any]:
+    """Declares every parameter of a table. Returns their values, with overrides.
+
+    Raises:
+        ConfigError: the value of an override is not allowed.
+    """
+    values = {}
+    for spec in specs:
+        try:
+            declared = node.declare_parameter(spec.name, spec.default, _descriptor(spec)).value
+        except Exception as error:  # rclpy's errors for a bad override share no class
+            raise ConfigError(in_one_sentence(error)) from error
+        value = values[spec.name] = spec.checked(declared)
+        if isinstance(value, float) and not isinstance(declared, float):
+            node.set_parameters([Parameter(spec.name, value=value)])  # 25 was given for 25.0
+    return values
+
+
+def with_doubles(parameters: Iterable[Parameter], doubles: Collection[str]) -> list[Parameter]:
+    """Parameters of a set request, with integers converted where the parameter is a double.
+
+    `ros2 param set nms_radius 30` sends an integer. rclpy would refuse it, or change the type of
+    the parameter, which C++ clients then refuse.
+    """
+    return [
+        Parameter(p.name, value=float(p.value))
+        if p.name in doubles and p.type_ == Parameter.Type.INTEGER
+        else p
+        for p in parameters
+    ]
+
+
+def _descriptor(spec: ParameterSpec) -> ParameterDescriptor:
+    descriptor = ParameterDescriptor(description=spec.help)
+    # ParameterSpec.checked checks the types.
+    descriptor.dynamic_typing = spec.dynamic or isinstance(spec.default, float)
+    if spec.choices:
+        descriptor.additional_constraints = spec.allowed
+    if spec.range:
+        low, high = spec.range
+        if isinstance(spec.default, float):
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=float(low), to_value=float(high))
+            ]
+        else:
+            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
+    return descriptor

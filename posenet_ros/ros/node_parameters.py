@@ -1,0 +1,84 @@
+"""The node's parameters: their values now, and which changes are allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from posenet_ros.config import DecoderConfig
+from posenet_ros.errors import ConfigError
+from posenet_ros.ros.declare_parameters import declare_parameters, with_doubles
+from posenet_ros.ros.parameters import (
+    LIVE_GROUPS,
+    PARAMETERS,
+    SPECS,
+    checked_values,
+    decoder_config,
+    model_config,
+)
+
+DOUBLES = frozenset(spec.name for spec in PARAMETERS if isinstance(spec.default, float))
+
+
+class NodeParameters:
+    """Declares the parameters, and checks every change. Other threads may read it at any time.
+
+    Args:
+        model_loaded: whether the model's parameters are locked.
+    """
+
+    def __init__(self, model_loaded: Callable[[], bool]) -> None:
+        self.values: dict[str, Any] = {}  # replaced as a whole, never changed
+        self.decoder = DecoderConfig()
+        self._model_loaded = model_loaded
+
+    def declare(self, node: Node) -> None:
+        """Declares the parameters, and checks them from now on.
+
+        Raises:
+            ConfigError: an override is not allowed.
+        """
+        self.values = declare_parameters(node, PARAMETERS)
+        self.decoder = decoder_config(self.values)
+        node.add_on_set_parameters_callback(self._on_set)
+
+    @staticmethod
+    def with_doubles(parameters: list[Parameter]) -> list[Parameter]:
+        """Parameters of a set request, with integers as doubles where the parameter is one."""
+        return with_doubles(parameters, DOUBLES)
+
+    def _on_set(self, parameters: list[Parameter]) -> SetParametersResult:
+        """Accepts all of a set, or refuses all of it with the reason."""
+        changes = {p.name: p.value for p in parameters if p.name in SPECS}
+        try:
+            values = {**self.values, **checked_values(changes)}
+            locked = [
+                name
+                for name in changes
+                if SPECS[name].group not in LIVE_GROUPS and values[name] != self.values[name]
+            ]
+            if locked and self._model_loaded():
+                raise ConfigError(
+                    f'{", ".join(locked)} cannot change while the model is loaded; deactivate and '
+                    'clean up first'
+                )
+            decoder = decoder_config(values)
+            if not self._model_loaded() and _describe_a_model(self.values):
+                # Only then: if two values are wrong, each can be corrected alone.
+                model_config(values)
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        self.values, self.decoder = values, decoder
+        return SetParametersResult(successful=True)
+
+
+def _describe_a_model(values: dict[str, Any]) -> bool:
+    try:
+        model_config(values)
+    except ConfigError:
+        return False
+    return True

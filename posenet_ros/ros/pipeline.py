@@ -1,0 +1,245 @@
+"""Images in, poses out: the newest image of each camera, through the model, to its topics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from rclpy.node import Node
+from std_msgs.msg import Header
+
+from posenet_ros.core.decode import Pose
+from posenet_ros.errors import BackendError, ImageError, PoseNetError
+from posenet_ros.estimator import PoseNet
+from posenet_ros.ros.camera import Camera, Received
+from posenet_ros.ros.mailbox import Mailbox
+from posenet_ros.ros.node_parameters import NodeParameters
+from posenet_ros.ros.worker import ModelWorker, Worker
+
+WARN_PERIOD_SECONDS = 5.0
+MAX_WARNINGS = 5  # different ones per period
+STOP_SECONDS = 5.0
+# A stamp further from now is not by this node's clock, since images do not queue.
+MAX_LATENCY_SECONDS = 10.0  # and three inferences
+MAX_AHEAD_SECONDS = 0.1
+MAX_AHEAD_SIMULATED_SECONDS = 1.0  # /clock may come a few times a second
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """What the markers and the annotated image of one frame are made from."""
+
+    header: Header
+    image: np.ndarray
+    poses: list[Pose]
+
+
+class Pipeline:
+    """Three threads, joined by two mailboxes that keep the newest item of each camera.
+
+    The executor's thread receives images: put(). The model's thread converts them, runs the model
+    and publishes the poses: _process(). The overlay's thread draws for viewers, so that drawing
+    never delays a pose: _draw().
+
+    Args:
+        node: for its log, clock and parameters.
+        parameters: of the node.
+    """
+
+    def __init__(self, node: Node, parameters: NodeParameters) -> None:
+        self.cameras: dict[str, Camera] = {}
+        self.net: PoseNet | None = None  # run by the model's thread alone
+        self.inference_error = ''  # of the last batch
+        self._node = node
+        self._parameters = parameters
+        self._resting = 'deactivated'  # why no poses are published; empty while they are
+        self._frames: Mailbox[Received] = Mailbox()
+        self._overlays: Mailbox[Overlay] = Mailbox()
+        self._model_worker: ModelWorker | None = None
+        self._overlay_worker: Worker | None = None
+        self._hanging_worker: ModelWorker | None = None  # did not end when it was stopped
+        self._warned: dict[tuple[str, str], float] = {}  # (camera, error) -> time of the warning
+
+    # Life: the thread of the lifecycle's transitions.
+
+    def start(self, load: Callable[[], PoseNet], cancelled: Callable[[], bool]) -> PoseNet:
+        """Starts the threads, and waits until the model is loaded.
+
+        Raises:
+            BackendError: `cancelled` became true, or an earlier model still hangs.
+            Exception: whatever `load` raised.
+        """
+        if not self.stopped_cleanly:
+            raise BackendError(
+                'the model that was loaded before still hangs; configure again when it has ended'
+            )
+        self._hanging_worker = None
+        self._frames, self._overlays = Mailbox(), Mailbox()
+        self._model_worker = ModelWorker(load, self._frames, self._process, self._log_unexpected)
+        self.net = self._model_worker.start_and_load(cancelled)
+        self._overlay_worker = Worker(
+            'posenet_overlay', self._overlays, self._draw, self._log_unexpected
+        )
+        self._overlay_worker.start()
+        return self.net
+
+    def resume(self) -> None:
+        """Publishes poses from now on."""
+        self._resting = ''
+
+    def rest(self, reason: str) -> None:
+        """Publishes nothing from now on, and counts waiting images as dropped for this reason."""
+        self._resting = reason
+        for name in self._frames.clear():
+            self.cameras[name].statistics.image_dropped(reason)
+        self._overlays.clear()
+        for camera in self.cameras.values():
+            camera.clear_markers()
+
+    def stop(self) -> None:
+        """Ends the threads and frees the model, in whatever state they are."""
+        if self._model_worker is not None and not self._model_worker.stop(STOP_SECONDS):
+            self._hanging_worker = self._model_worker
+        if self._overlay_worker is not None:
+            self._overlay_worker.stop()
+        self._model_worker = self._overlay_worker = self.net = None
+        self.inference_error = ''
+
+    @property
+    def loaded(self) -> bool:
+        """Whether a model is loaded, or being loaded."""
+        return self._model_worker is not None
+
+    @property
+    def stopped_cleanly(self) -> bool:
+        """False while a model that hangs keeps its thread."""
+        return self._hanging_worker is None or self._hanging_worker.stop(0.0)
+
+    # Images in: the executor's thread.
+
+    def put(self, camera: Camera, message: Received) -> None:
+        if self._frames.put(camera.name, message):
+            camera.statistics.image_dropped('newer image came')
+
+    # Poses out: the model's thread.
+
+    def _process(self, net: PoseNet, frames: dict[str, Received]) -> None:
+        started = time.perf_counter()
+        cameras, headers, images = [], [], []
+        for name, message in frames.items():
+            camera = self.cameras[name]
+            try:
+                header, image = camera.read(message)
+            except ImageError as error:
+                self._drop(camera, 'broken image', error)
+                continue
+            cameras.append(camera)
+            headers.append(header)
+            images.append(image)
+        if not images:
+            return
+        converted = time.perf_counter()
+        try:
+            results = net.estimate(images, self._parameters.decoder)
+        except BackendError as error:
+            # The next image is tried again: the GPU may have memory by then.
+            self.inference_error = str(error)
+            for camera in cameras:
+                self._drop(camera, 'inference failed', error)
+            return
+        except Exception:  # logged by the worker
+            for camera in cameras:
+                camera.statistics.image_dropped('unexpected error')
+            raise
+        self.inference_error = ''
+        for camera, header, image, poses in zip(cameras, headers, images, results, strict=True):
+            if self._resting:
+                camera.statistics.image_dropped(self._resting)
+                continue
+            self._publish(camera, header, image, poses, converted - started, net)
+
+    def _publish(
+        self,
+        camera: Camera,
+        header: Header,
+        image: np.ndarray,
+        poses: list[Pose],
+        convert_seconds: float,
+        net: PoseNet,
+    ) -> None:
+        values = self._parameters.values
+        min_pose_score = values['min_published_pose_score']
+        min_keypoint_score = values['min_published_keypoint_score']
+        published = [
+            pose
+            for pose in poses
+            if pose.score >= min_pose_score and pose.keypoint_scores.max() >= min_keypoint_score
+        ]
+        started = time.perf_counter()
+        camera.publish_poses(header, image, published)
+        times = net.stage_times
+        stages = {
+            'convert': convert_seconds,
+            'preprocess': times.preprocess,
+            'inference': times.inference,
+            'decode': times.decode,
+            'publish': time.perf_counter() - started,
+        }
+        latency = self._latency(camera, header, times.inference)
+        camera.statistics.image_processed(len(published), {**latency, **stages})
+        if camera.overlays_wanted():
+            self._overlays.put(camera.name, Overlay(header, image, poses))
+
+    def _latency(self, camera: Camera, header: Header, inference: float) -> dict[str, float]:
+        """Seconds since the stamp; empty if the stamp is not by this node's clock."""
+        stamp = header.stamp.sec + header.stamp.nanosec / 1e9
+        now = self._node.get_clock().now().nanoseconds / 1e9
+        if stamp <= 0 or now <= 0:
+            return {}
+        latency = now - stamp
+        simulated = self._node.get_parameter('use_sim_time').value
+        ahead = MAX_AHEAD_SIMULATED_SECONDS if simulated else MAX_AHEAD_SECONDS
+        if -ahead <= latency <= MAX_LATENCY_SECONDS + 3 * inference:
+            camera.statistics.stamped_by_another_clock(None)
+            return {'latency': latency}
+        camera.statistics.stamped_by_another_clock(latency)
+        return {}
+
+    def _drop(self, camera: Camera, reason: str, error: PoseNetError) -> None:
+        """Counts a lost frame and logs why, at a limited rate."""
+        count = camera.statistics.image_dropped(reason)
+        now = time.monotonic()
+        recent = {key: at for key, at in self._warned.items() if now - at < WARN_PERIOD_SECONDS}
+        key = (camera.name, str(error))
+        if key not in recent and len(recent) < MAX_WARNINGS:
+            recent[key] = now
+            name = f'{camera.name}: ' if camera.name else ''
+            self._node.get_logger().warning(
+                f'{name}image dropped, {reason} ({count} so far): {error}'
+            )
+        self._warned = recent
+
+    def _log_unexpected(self, error: Exception) -> None:
+        self._node.get_logger().error(
+            f'unexpected {type(error).__name__}: {error}', throttle_duration_sec=WARN_PERIOD_SECONDS
+        )
+
+    # Markers and annotated images: the overlay's thread.
+
+    def _draw(self, overlays: dict[str, Overlay]) -> None:
+        values = self._parameters.values
+        for name, overlay in overlays.items():
+            if self._resting:
+                return
+            self.cameras[name].publish_overlays(
+                overlay.header,
+                overlay.image,
+                overlay.poses,
+                min_keypoint_score=values['min_keypoint_score'],
+                min_pose_score=values['min_pose_score'],
+                distance=values['marker_distance'],
+                plane_width=values['marker_plane_width'],
+                lifetime=values['marker_lifetime'],
+            )

@@ -1,0 +1,91 @@
+"""What each camera did: images, drops and why, latency and the time of each stage."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Window:
+    """What one camera did since the last diagnostics."""
+
+    seconds: float
+    received: int = 0
+    processed: int = 0
+    people: int = 0
+    dropped: Counter = field(default_factory=Counter)  # reason -> frames, since the start
+    dropped_now: int = 0  # frames, in this window
+    samples: dict[str, list[float]] = field(default_factory=dict)  # latency and stages, in s
+    last_image_age: float | None = None
+    waiting: float = 0.0  # seconds since the last image, or since the subscription
+    clock_offset: float | None = None  # now minus stamp in seconds, if not by this clock
+
+
+class CameraStatistics:
+    """Counts of one camera. Written by the executor's and the model's threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._started = time.monotonic()
+        self._last_image: float | None = None
+        self._listening_since = self._started
+        self._clock_offset: float | None = None
+        self._received = self._processed = self._people = self._dropped_now = 0
+        self._dropped: Counter = Counter()
+        self._samples: dict[str, list[float]] = defaultdict(list)
+
+    def listening(self) -> None:
+        """The camera is subscribed to: images are expected from now on."""
+        with self._lock:
+            self._listening_since = time.monotonic()
+            self._last_image = None
+
+    def stamped_by_another_clock(self, offset: float | None) -> None:
+        """Now minus an image's stamp in seconds, if that cannot be latency; else None."""
+        with self._lock:
+            self._clock_offset = offset
+
+    def image_received(self) -> None:
+        with self._lock:
+            self._received += 1
+            self._last_image = time.monotonic()
+
+    def image_dropped(self, reason: str) -> int:
+        """Counts a frame that was not processed. Returns how many there were for this reason."""
+        with self._lock:
+            self._dropped[reason] += 1
+            self._dropped_now += 1
+            return self._dropped[reason]
+
+    def image_processed(self, people: int, seconds: Mapping[str, float]) -> None:
+        """Counts a published frame, with the seconds of its latency and stages."""
+        with self._lock:
+            self._processed += 1
+            self._people = people
+            for name, value in seconds.items():
+                self._samples[name].append(value)
+
+    def start_window(self) -> Window:
+        """What happened since the last call."""
+        with self._lock:
+            now = time.monotonic()
+            window = Window(
+                seconds=max(now - self._started, 1e-9),
+                received=self._received,
+                processed=self._processed,
+                people=self._people,
+                dropped=Counter(self._dropped),
+                dropped_now=self._dropped_now,
+                samples=dict(self._samples),
+                last_image_age=None if self._last_image is None else now - self._last_image,
+                waiting=now - max(self._last_image or 0.0, self._listening_since),
+                clock_offset=self._clock_offset,
+            )
+            self._started = now
+            self._received = self._processed = self._dropped_now = 0
+            self._samples = defaultdict(list)
+            return window

@@ -1,0 +1,253 @@
+"""Every encoding of a camera driver, against definitions in plain numpy and against cv_bridge."""
+
+import array
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from posenet_ros import ImageError
+from posenet_ros.io import image_message
+from posenet_ros.io.image_message import ENCODINGS, compressed_to_rgb, copy_rgb, image_to_rgb
+
+HEIGHT, WIDTH = 12, 16
+GENERATOR = np.random.default_rng(0)
+
+# Which colour each Bayer pattern has at the even and odd rows and columns.
+BAYER = {
+    'bayer_rggb': ('RG', 'GB'),
+    'bayer_bggr': ('BG', 'GR'),
+    'bayer_gbrg': ('GB', 'RG'),
+    'bayer_grbg': ('GR', 'BG'),
+}
+
+
+def message(encoding, rows, width=WIDTH, padding=0, big_endian=False, height=None):
+    """A message of (rows, anything) pixel data; each row is followed by `padding` noise bytes."""
+    rows = np.ascontiguousarray(rows)
+    if big_endian:
+        rows = rows.astype(rows.dtype.newbyteorder('>'))
+    flat = rows.reshape(len(rows), -1).view(np.uint8)
+    noise = GENERATOR.integers(0, 256, (len(rows), padding), np.uint8)
+    data = np.hstack([flat, noise])
+    return SimpleNamespace(
+        height=len(rows) if height is None else height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=int(big_endian),
+        step=data.shape[1],
+        data=array.array('B', data.tobytes()),
+    )
+
+
+def random_pixels(dtype, *shape):
+    return GENERATOR.integers(0, np.iinfo(dtype).max + 1, shape, dtype)
+
+
+def to_8_bits(values):
+    return values if values.dtype == np.uint8 else np.rint(values / 257).astype(np.uint8)
+
+
+def yuv_to_rgb(y, u, v):
+    """BT.601 with a limited range, in OpenCV's fixed point."""
+    y = np.maximum(y.astype(np.int64) - 16, 0) * 1220542 + (1 << 19)
+    u, v = u.astype(np.int64) - 128, v.astype(np.int64) - 128
+    r, g, b = y + 1673527 * v, y - 852492 * v - 409993 * u, y + 2116026 * u
+    return np.clip(np.stack([r, g, b], -1) >> 20, 0, 255).astype(np.uint8)
+
+
+def packed(encoding):
+    """Random data of a packed encoding, and the RGB that it means."""
+    dtype = np.uint16 if encoding.endswith('16') else np.uint8
+    layout = {'8UC1': 'mono', '8UC3': 'bgr', '8UC4': 'bgra'}.get(encoding, encoding.rstrip('1680'))
+    if layout == 'mono':
+        data = random_pixels(dtype, HEIGHT, WIDTH)
+        return data, to_8_bits(np.dstack([data] * 3))
+    data = random_pixels(dtype, HEIGHT, WIDTH, len(layout))
+    return data, to_8_bits(data[..., [layout.index(colour) for colour in 'rgb']])
+
+
+def yuv422(encoding):
+    data = random_pixels(np.uint8, HEIGHT, WIDTH // 2, 4)
+    order = 'UYVZ' if encoding in ('yuv422', 'uyvy') else 'YUZV'
+    y0, u, y1, v = (data[..., order.index(letter)] for letter in 'YUZV')
+    y = np.stack([y0, y1], -1).reshape(HEIGHT, WIDTH)
+    return data, yuv_to_rgb(y, u.repeat(2, 1), v.repeat(2, 1))
+
+
+def yuv420(encoding):
+    data = random_pixels(np.uint8, HEIGHT * 3 // 2, WIDTH)
+    chroma = data[HEIGHT:].reshape(HEIGHT // 2, WIDTH // 2, 2).repeat(2, 0).repeat(2, 1)
+    u, v = (chroma[..., 0], chroma[..., 1])[:: 1 if encoding == 'nv12' else -1]
+    return data, yuv_to_rgb(data[:HEIGHT], u, v)
+
+
+def bayer(encoding):
+    """A mosaic of one flat colour, which every interpolation gives back."""
+    dtype = np.uint16 if encoding.endswith('16') else np.uint8
+    colour = dict(zip('RGB', (random_pixels(dtype, 3)), strict=True))
+    pattern = BAYER[encoding[:10]]
+    data = np.array(
+        [[colour[pattern[y % 2][x % 2]] for x in range(WIDTH)] for y in range(HEIGHT)], dtype
+    )
+    return data, to_8_bits(np.broadcast_to(np.array(list(colour.values())), (HEIGHT, WIDTH, 3)))
+
+
+def case(encoding):
+    if encoding.startswith('bayer'):
+        return bayer(encoding)
+    if encoding in ('nv12', 'nv21'):
+        return yuv420(encoding)
+    if 'yu' in encoding or encoding == 'uyvy':
+        return yuv422(encoding)
+    return packed(encoding)
+
+
+@pytest.mark.parametrize('padding', [0, 8, 3], ids=lambda padding: f'padding {padding}')
+@pytest.mark.parametrize('encoding', ENCODINGS)
+def test_pixels_are_what_the_encoding_means(encoding, padding):
+    data, expected = case(encoding)
+    height = HEIGHT if encoding in ('nv12', 'nv21') else None
+    actual = image_to_rgb(message(encoding, data, padding=padding, height=height))
+    assert actual.dtype == np.uint8
+    assert np.array_equal(actual, expected)
+
+
+@pytest.mark.parametrize('encoding', [e for e in ENCODINGS if e.endswith('16')])
+def test_big_endian_is_honoured(encoding):
+    data, expected = case(encoding)
+    assert np.array_equal(image_to_rgb(message(encoding, data, big_endian=True)), expected)
+
+
+def test_bayer_patterns_put_each_colour_in_its_place():
+    """A red square on black: each pattern must show it red, and where it is."""
+    for pattern, layout in BAYER.items():
+        data = np.zeros((HEIGHT, WIDTH), np.uint8)
+        for y in range(4, 8):
+            for x in range(4, 8):
+                data[y, x] = 200 if layout[y % 2][x % 2] == 'R' else 0
+        rgb = image_to_rgb(message(f'{pattern}8', data))
+        assert rgb[..., 0].max() == 200
+        assert not rgb[..., 1:].any()
+        assert not rgb[:3].any() and not rgb[:, :3].any()
+
+
+@pytest.mark.parametrize('padding', [0, 5])
+@pytest.mark.parametrize('width', [1, 7, WIDTH])
+@pytest.mark.parametrize('encoding', ['rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8', 'rgb16'])
+def test_copies_have_the_same_pixels(encoding, width, padding):
+    channels = {'m': 1, 'r': 3, 'b': 3}[encoding[0]] + ('a' in encoding)
+    dtype = np.uint16 if encoding.endswith('16') else np.uint8
+    sent = message(encoding, random_pixels(dtype, HEIGHT, width, channels), width, padding)
+    sent.data = bytes(sent.data)  # nobody may write to what was received
+    image = image_to_rgb(sent)
+    copy = np.empty(image.shape, np.uint8)
+    copy_rgb(image, copy)
+    assert np.array_equal(copy, image)
+
+
+@pytest.mark.parametrize('encoding', ['rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8'])
+def test_8_bit_images_are_views_without_a_copy(encoding):
+    data, _ = case(encoding)
+    sent = message(encoding, data, padding=5)
+    rgb = image_to_rgb(sent)
+    sent.data[0] ^= 255
+    sent.data[1] ^= 255
+    sent.data[2] ^= 255
+    assert not np.array_equal(rgb, image_to_rgb(message(encoding, data)))
+    assert np.array_equal(rgb, image_to_rgb(sent))
+
+
+def test_last_row_need_not_be_padded():
+    data, expected = case('rgb8')
+    sent = message('rgb8', data, padding=8)
+    sent.data = sent.data[:-8]
+    assert np.array_equal(image_to_rgb(sent), expected)
+
+
+@pytest.mark.parametrize(
+    ('change', 'named'),
+    [
+        ({'encoding': 'rgb9'}, "unknown encoding 'rgb9'"),
+        ({'encoding': ''}, "unknown encoding ''"),
+        ({'height': 0}, f'no pixels: it is {WIDTH} x 0'),
+        ({'width': 0}, f'no pixels: it is 0 x {HEIGHT}'),
+        ({'step': 47}, 'step 47 is less than the 48 bytes'),
+        ({'height': HEIGHT + 1}, f'{HEIGHT * 48} bytes of data where'),
+        ({'data': array.array('B')}, '0 bytes of data where'),
+        ({'encoding': 'yuyv', 'width': 15}, 'width 15 is odd'),
+        ({'encoding': 'nv12', 'height': 5}, 'size 16 x 5 is odd'),
+        ({'height': 2**31, 'step': 2**31}, 'bytes of data where'),
+    ],
+)
+def test_broken_images_are_refused_with_what_is_wrong(change, named):
+    data, _ = case('rgb8')
+    sent = message('rgb8', data)
+    for name, value in change.items():
+        setattr(sent, name, value)
+    with pytest.raises(ImageError) as caught:
+        image_to_rgb(sent)
+    assert named in str(caught.value)
+
+
+class Bridge:
+    """Counts what it is asked, and answers wrongly: to see who is asked."""
+
+    asked = 0
+
+    def imgmsg_to_cv2(self, sent, desired_encoding):
+        Bridge.asked += 1
+        raise RuntimeError('broken cv_bridge')
+
+
+def test_broken_cv_bridge_is_made_up_for():
+    data, expected = case('mono16')
+    before = Bridge.asked
+    assert np.array_equal(image_to_rgb(message('mono16', data), Bridge()), expected)
+    assert Bridge.asked == before + 1
+
+
+def test_cv_bridge_is_not_asked_for_what_it_gets_wrong():
+    for options in ({'padding': 3}, {'big_endian': True}):
+        data, expected = case('mono16')
+        before = Bridge.asked
+        assert np.array_equal(image_to_rgb(message('mono16', data, **options), Bridge()), expected)
+        assert Bridge.asked == before
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png'])
+def test_compressed_images_are_decoded(suffix, astronaut):
+    _, data = cv2.imencode(suffix, astronaut[..., ::-1])
+    sent = SimpleNamespace(format='rgb8; jpeg compressed bgr8', data=array.array('B', data))
+    rgb = compressed_to_rgb(sent)
+    assert rgb.shape == astronaut.shape
+    assert np.abs(rgb.astype(int) - astronaut).mean() < (4 if suffix == '.jpg' else 1e-9)
+
+
+def test_what_is_no_compressed_image_is_refused():
+    with pytest.raises(ImageError, match="3 bytes of format 'jpeg'"):
+        compressed_to_rgb(SimpleNamespace(format='jpeg', data=array.array('B', [1, 2, 3])))
+    claims_100000_pixels = bytes.fromhex(
+        '89504e470d0a1a0a0000000d49484452000186a0000186a008020000005a9db9f4'
+    )
+    with pytest.raises(ImageError, match='33 bytes'):
+        compressed_to_rgb(SimpleNamespace(format='png', data=claims_100000_pixels))
+    with pytest.raises(ImageError, match='0 bytes'):
+        compressed_to_rgb(SimpleNamespace(format='', data=array.array('B')))
+
+
+@pytest.mark.parametrize('encoding', image_message.FOR_CV_BRIDGE)
+def test_cv_bridge_gives_the_same_pixels(encoding):
+    cv_bridge = pytest.importorskip('cv_bridge', reason='cv_bridge is not on this machine')
+    sensor_msgs = pytest.importorskip('sensor_msgs.msg')
+    dtype = np.uint16 if encoding.endswith('16') else np.uint8
+    depth = {'m': 1, 'b': 1, 'y': 2}.get(encoding[0], len(encoding.rstrip('16')))
+    depth = 3 if encoding == 'bgr16' else 4 if encoding == 'bgra16' else depth
+    data = random_pixels(dtype, HEIGHT, WIDTH, depth)
+    # Whole pixels: cv_bridge shears an image whose rows are padded by anything else.
+    sent = message(encoding, data, padding=2 * depth * data.itemsize)
+    theirs = cv_bridge.CvBridge().imgmsg_to_cv2(
+        sensor_msgs.Image(**vars(sent)), desired_encoding='rgb8'
+    )
+    assert np.array_equal(image_to_rgb(sent), theirs)

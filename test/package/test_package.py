@@ -1,0 +1,167 @@
+"""The shape of the package: what imports what, and that documents say what the code says."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from goldens import ROOT
+
+ROS_MODULES = (
+    'rclpy', 'launch', 'launch_ros', 'cv_bridge', 'std_msgs', 'sensor_msgs', 'visualization_msgs',
+    'diagnostic_msgs', 'geometry_msgs', 'rcl_interfaces', 'std_srvs', 'lifecycle_msgs',
+)  # fmt: skip
+CORE = [p for p in (ROOT / 'posenet_ros').rglob('*.py') if p.parent.name != 'ros']
+
+
+def imported_modules(path: Path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ''
+
+
+def test_core_is_found():
+    assert {'decode.py', 'estimator.py', 'network.py'} <= {path.name for path in CORE}
+
+
+@pytest.mark.parametrize('path', CORE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_core_imports_no_ros(path):
+    for module in imported_modules(path):
+        assert module.split('.')[0] not in ROS_MODULES, module
+        assert not module.startswith(('posenet_ros.ros', 'posenet_ros.msg')), module
+
+
+def test_library_and_command_run_where_ros_is_not():
+    """Not only by their text: with ROS out of reach, everything of the core can be imported."""
+    code = f"""
+import importlib, pkgutil, sys
+class NoRos:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {ROS_MODULES!r}:
+            raise ImportError(name)
+sys.meta_path.insert(0, NoRos())
+sys.path.insert(0, {str(ROOT)!r})
+import posenet_ros
+for module in pkgutil.walk_packages(posenet_ros.__path__, 'posenet_ros.'):
+    if module.name.startswith(('posenet_ros.ros', 'posenet_ros.msg', 'posenet_ros.posenet')):
+        continue
+    if module.name.endswith('__main__'):
+        continue
+    try:
+        importlib.import_module(module.name)
+    except ModuleNotFoundError as error:
+        if not error.name.startswith('rosbags'):  # an optional extra
+            raise
+print('done')
+"""
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert result.stdout.strip() == 'done', result.stderr
+
+
+def test_version_is_the_same_everywhere():
+    from posenet_ros import __version__
+
+    assert f'<version>{__version__}</version>' in (ROOT / 'package.xml').read_text()
+    setup = (ROOT / 'setup.cfg').read_text()
+    assert 'version = attr: posenet_ros.version.__version__' in setup
+
+
+def test_parameter_documents_come_from_the_table():
+    sys.path.insert(0, str(ROOT / 'tools'))
+    try:
+        import write_parameter_docs as docs
+    finally:
+        sys.path.pop(0)
+    assert docs.YAML_PATH.read_text() == docs.yaml_text(), 'run tools/write_parameter_docs.py'
+    readme = docs.README_PATH.read_text()
+    assert docs.readme_tables() in readme, 'run tools/write_parameter_docs.py'
+
+
+def test_everything_that_the_core_imports_is_installed_with_it():
+    """A module that nothing installs would fail on a user's machine."""
+    required = (ROOT / 'requirements/runtime.txt').read_text()
+    optional = (ROOT / 'setup.cfg').read_text().split('[options.extras_require]')[1]
+    package_of = {'cv2': 'opencv-python-headless', 'cuda': 'cuda-python'}
+    for path in CORE:
+        for module in imported_modules(path):
+            top = module.split('.')[0]
+            if top in sys.stdlib_module_names or top in ('posenet_ros', 'cv_bridge'):
+                continue
+            pattern = rf'(?m)(^|= ){package_of.get(top, top)}>='
+            assert re.search(pattern, required + optional), f'{path.name} imports {module}'
+
+
+# What package.xml declares, by the name that Python imports.
+DISTRIBUTION = {
+    'numpy': 'python3-numpy', 'cv2': 'python3-opencv', 'requests': 'python3-requests',
+    'tqdm': 'python3-tqdm', 'yaml': 'python3-yaml', 'pytest': 'python3-pytest',
+    'skimage': 'python3-skimage',
+}  # fmt: skip
+SETUP_ROBOT = ('numba', 'onnx', 'onnxruntime', 'pooch')  # no distribution has them
+OPTIONAL = (
+    'rosbags', 'tensorrt', 'tensorrt_rtx', 'pycuda', 'cuda', 'scipy',  # where they are imported
+)  # fmt: skip
+
+
+def declared():
+    sys.path.insert(0, str(ROOT / 'tools'))
+    try:
+        import rosdep_stand_in
+    finally:
+        sys.path.pop(0)
+    return rosdep_stand_in
+
+
+def test_everything_that_is_imported_is_declared():
+    keys = set(declared().keys_of(ROOT / 'package.xml'))
+    here = {path.stem for folder in ('test', 'tools') for path in (ROOT / folder).rglob('*.py')}
+    folders = ('posenet_ros', 'launch', 'scripts', 'test')
+    files = [path for folder in folders for path in (ROOT / folder).rglob('*') if path.is_file()]
+    sources = [path for path in files if path.suffix == '.py' or path.parent.name == 'scripts']
+    assert len(sources) > 60
+    for path in sources:
+        for module in imported_modules(path):
+            top = module.split('.')[0]
+            if top in sys.stdlib_module_names or top in ('posenet_ros', 'benchmarks', *here):
+                continue
+            if top in SETUP_ROBOT or top in OPTIONAL:
+                continue
+            assert DISTRIBUTION.get(top, top) in keys, f'{path.name} imports {module}'
+    for command in ('rviz2', 'usb_cam', 'ros2launch', 'python3-pytest-timeout', 'python3-venv'):
+        assert command in keys  # started, or an option of pytest: nothing imports it
+
+
+def test_rosdep_knows_everything_that_is_declared():
+    assert declared().unknown_keys(ROOT / 'package.xml') == []
+
+
+def test_package_xml_is_ready_for_bloom():
+    """REP 149, and what catkin_generate_changelog and bloom look for."""
+    catkin_pkg = pytest.importorskip('catkin_pkg.package', reason='catkin_pkg is not installed')
+    warnings: list[str] = []
+    catkin_pkg.parse_package(str(ROOT / 'package.xml'), warnings=warnings).validate()
+    assert warnings == []
+    package = ElementTree.parse(ROOT / 'package.xml').getroot()
+    assert package.get('format') == '3'
+    assert {url.get('type') for url in package.findall('url')} == {
+        'website', 'repository', 'bugtracker',
+    }  # fmt: skip
+    assert package.find('author') is not None
+    assert (ROOT / package.find('license').get('file')).is_file()
+    changelog = (ROOT / 'CHANGELOG.rst').read_text()
+    title = 'Changelog for package posenet_ros'
+    assert changelog.startswith(
+        f'{"^" * len(title)}\n{title}\n{"^" * len(title)}\n\nForthcoming\n-----------\n* '
+    )
+
+
+def test_findings_on_robots_name_tests_that_there_are():
+    named = set(re.findall(r'::(test_\w+)', (ROOT / 'doc/robot.md').read_text()))
+    files = [path.read_text() for path in (ROOT / 'test').rglob('test_*.py')]
+    assert named
+    assert named <= {name for text in files for name in re.findall(r'def (test_\w+)', text)}
