@@ -33,6 +33,7 @@ def installed(distribution: Path, tmp_path_factory: pytest.TempPathFactory) -> R
         block = block.replace('ros2 run posenet_ros ', 'install/posenet_ros/lib/posenet_ros/')
     result = robot.run(block, built=False, timeout=280)
     assert result.returncode == 0, result.stdout
+    assert 'Compiling for this machine' in result.stdout and 'that failed' not in result.stdout
     return robot
 
 
