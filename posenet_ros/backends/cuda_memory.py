@@ -168,7 +168,8 @@ class PyCuda:
         self._allocations.pop(address).free()
 
     def allocate_pinned(self, shape: tuple[int, ...]) -> np.ndarray:
-        return self._driver.pagelocked_zeros(shape, np.float32)
+        array: np.ndarray = self._driver.pagelocked_zeros(shape, np.float32)
+        return array
 
     def free_pinned(self, array: np.ndarray) -> None:
         owner: Any = array.base
@@ -259,7 +260,7 @@ class CudaPython:
             driver.cuDevicePrimaryCtxRelease(self._device)
             raise
 
-    def _call(self, function: Callable, *arguments: Any) -> Any:
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         status, *values = function(*arguments)
         if status != self._driver.CUresult.CUDA_SUCCESS:
             if status == self._driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:

@@ -13,7 +13,10 @@ Item = TypeVar('Item')
 
 def with_progress(items: Iterable[Item], total: int = 0) -> Iterable[Item]:
     """The items, counted while they are read; `total` is 0 where it is not known."""
-    return tqdm(items, total=total or None, unit='frame', disable=not sys.stderr.isatty())
+    bar: Iterable[Item] = tqdm(
+        items, total=total or None, unit='frame', disable=not sys.stderr.isatty()
+    )
+    return bar
 
 
 class ProgressBar:

@@ -36,7 +36,9 @@ class Letterbox:
     pad_x: int
 
     @classmethod
-    def fit(cls, image_height: int, image_width: int, input_height: int, input_width: int):
+    def fit(
+        cls, image_height: int, image_width: int, input_height: int, input_width: int
+    ) -> Letterbox:
         """Chooses the padding that gives the image the aspect of the input."""
         target_aspect = input_width / input_height
         pad_y = pad_x = 0

@@ -133,7 +133,7 @@ class PoseBagWriter:
 def typestore() -> Typestore:
     """The standard message types, and ours."""
     store = get_typestore(Stores.LATEST)
-    types: dict = {}
+    types: dict[str, Any] = {}
     for name, text in DEFINITIONS.items():
         types.update(get_types_from_msg(text, name))
     store.register(types)
@@ -148,7 +148,7 @@ def add_poses(
     topics: Sequence[str] = (),
     annotated: bool = False,
     storage: str = 'mcap',
-    progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
+    progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
 ) -> dict[str, int]:
     """Writes the poses of a bag's images to a new bag.
 

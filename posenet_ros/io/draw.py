@@ -68,7 +68,14 @@ def draw_poses(
     return image
 
 
-def _draw_label(image, text, points, seen, colour, unit) -> None:
+def _draw_label(
+    image: np.ndarray,
+    text: str,
+    points: list[list[int]],
+    seen: np.ndarray,
+    colour: tuple[int, int, int],
+    unit: int,
+) -> None:
     """Number and score in a box above the highest joint, inside the image."""
     import cv2
 

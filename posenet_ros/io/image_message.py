@@ -197,12 +197,13 @@ def _num_rows(message: Image) -> int:
 def _rows(message: Image, channels: int, bits: int) -> np.ndarray:
     """A view of the data as (rows, width, channels), without the rows' padding."""
     dtype = np.dtype('u1' if bits == 8 else '>u2' if message.is_bigendian else '<u2')
-    return np.ndarray(
+    rows: np.ndarray = np.ndarray(
         (_num_rows(message), message.width, channels),
         dtype,
         buffer=message.data,
         strides=(message.step, channels * dtype.itemsize, dtype.itemsize),
     )
+    return rows
 
 
 def _packed_to_rgb(pixels: np.ndarray, encoding: str) -> np.ndarray:
@@ -226,7 +227,8 @@ def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
 def _coloured(pixels: np.ndarray, conversion: str) -> np.ndarray:
     import cv2  # 40 MB, only for the encodings that need it
 
-    return cv2.cvtColor(np.ascontiguousarray(pixels), getattr(cv2, conversion))
+    rgb: np.ndarray = cv2.cvtColor(np.ascontiguousarray(pixels), getattr(cv2, conversion))
+    return rgb
 
 
 def _suits_cv_bridge(message: Image) -> bool:

@@ -408,7 +408,7 @@ def _merge_heads(model: onnx.ModelProto) -> None:
         return
     first = convolutions[0]
 
-    def kind(node: onnx.NodeProto) -> tuple:
+    def kind(node: onnx.NodeProto) -> tuple[Any, ...]:
         kernel = _array(constants[node.input[1]])
         return node.input[0], kernel.shape[1:], _attributes(node)
 

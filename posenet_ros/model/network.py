@@ -96,7 +96,8 @@ def make_network(
 
             logger.info('making the int8 network (%s): about ten seconds', reason)
             model = calibrated_int8(model, images, config.architecture, layout, progress)
-        return model.SerializeToString()
+        serialized: bytes = model.SerializeToString()
+        return serialized
 
     try:
         onnx = BuildCache('networks').get(key, build)

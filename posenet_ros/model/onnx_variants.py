@@ -90,7 +90,8 @@ def head_nodes(model: onnx.ModelProto) -> set[str]:
 
 def producer(graph: onnx.GraphProto, tensor: str) -> onnx.NodeProto:
     """The node whose output a tensor is."""
-    return next(node for node in graph.node if tensor in node.output)
+    found: onnx.NodeProto = next(node for node in graph.node if tensor in node.output)
+    return found
 
 
 def _with_graph(model: onnx.ModelProto, graph: onnx.GraphProto) -> onnx.ModelProto:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import importlib
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -15,6 +15,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.publisher import Publisher
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
@@ -73,13 +74,13 @@ class Camera:
             importlib.import_module('cv2')  # 0.2 s: now, not while the first image waits
         self._prefix = f'{name}/' if name else ''
         self._on_image: Callable[[Camera, Received], None] | None = None
-        self._subscriptions: list = []
+        self._subscriptions: list[Subscription[Any]] = []
         self._image_topic, self._camera_info_topic = topics.image, topics.camera_info
         self._camera_info: CameraInfo | None = None
         # Reused for the next drawing: page faults of new memory cost more than the drawing.
         self._drawing: Image | None = None
         self._frame_id = ''
-        self._publishers: list[Publisher] = []
+        self._publishers: list[Publisher[Any]] = []
         overlay_qos = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
         try:
             self._poses = self._publisher(PoseArray, 'poses', POSES_QOS)
@@ -233,7 +234,7 @@ class Camera:
 
     # With the event callbacks that are used, and without rclpy's own; see no_events.
 
-    def _publisher(self, kind: type, name: str, qos: QoSProfile):
+    def _publisher(self, kind: type, name: str, qos: QoSProfile) -> Publisher[Any]:
         qos = _copy(qos)  # rclpy writes the overrides into it
         topic = f'~/{self._prefix}{name}'
         resolved = self._node.resolve_topic_name(topic)
@@ -244,7 +245,7 @@ class Camera:
                 f'we offer {_describe(qos)}'
             )
 
-        publisher: Publisher = self._node.create_publisher(
+        publisher: Publisher[Any] = self._node.create_publisher(
             kind,
             topic,
             qos,
@@ -256,7 +257,9 @@ class Camera:
         self._publishers.append(publisher)
         return publisher
 
-    def _subscribe(self, kind: type, topic: str, callback: Callable, raw: bool = False) -> str:
+    def _subscribe(
+        self, kind: type, topic: str, callback: Callable[[Any], None], raw: bool = False
+    ) -> str:
         """Returns the topic as rclpy has resolved it."""
         qos = _copy(IMAGE_QOS)
         resolved = self._node.resolve_topic_name(topic)
@@ -310,7 +313,8 @@ def cv_bridge() -> CvBridge | None:
     try:
         import cv_bridge as package
 
-        return package.CvBridge()
+        bridge: CvBridge = package.CvBridge()
+        return bridge
     except Exception:  # a cv_bridge built for another numpy or OpenCV fails in many ways
         return None
 

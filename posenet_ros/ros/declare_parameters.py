@@ -32,7 +32,9 @@ def declare_parameters(node: Node, specs: Iterable[ParameterSpec]) -> dict[str, 
     return values
 
 
-def with_doubles(parameters: Iterable[Parameter], doubles: Collection[str]) -> list[Parameter]:
+def with_doubles(
+    parameters: Iterable[Parameter[Any]], doubles: Collection[str]
+) -> list[Parameter[Any]]:
     """Parameters of a set request, with integers converted where the parameter is a double.
 
     `ros2 param set nms_radius 30` sends an integer. rclpy would refuse it, or change the type of

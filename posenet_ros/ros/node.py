@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any, TypeAlias
 
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
@@ -33,6 +34,10 @@ from posenet_ros.ros.pipeline import Pipeline
 from posenet_ros.ros.topics import CameraTopics, camera_topics
 from posenet_ros.ros.unused_arguments import unused_parameters, unused_qos_overrides
 
+ChangeStateCallback: TypeAlias = (
+    'Callable[[ChangeState.Request, ChangeState.Response], ChangeState.Response]'
+)
+
 CAMERA_NAME = re.compile('[A-Za-z][A-Za-z0-9_]*')
 DEMAND_PERIOD_SECONDS = 0.2  # how often subscribers are counted
 
@@ -51,8 +56,8 @@ class PoseNetNode(LifecycleNode):
         self,
         *,
         stop_requested: Callable[[], bool] = lambda: False,
-        node_name='posenet_node',
-        **kwargs,
+        node_name: str = 'posenet_node',
+        **kwargs: Any,
     ) -> None:
         super().__init__(node_name, **kwargs)
         self._stop_requested = stop_requested
@@ -61,7 +66,7 @@ class PoseNetNode(LifecycleNode):
         self._loading_since: float | None = None
         self._transition_error = ''  # of the last transition
         self._demand_timer: Timer | None = None
-        self._model_info: Publisher | None = None
+        self._model_info: Publisher[ModelInfo] | None = None
 
         self._log_handler = forward_log(self.get_logger())
         self._node_parameters = NodeParameters(self._model_is_loaded)
@@ -142,10 +147,12 @@ class PoseNetNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         return TransitionCallbackReturn.SUCCESS
 
-    def _with_answer(self, change_state: Callable) -> Callable:
+    def _with_answer(self, change_state: ChangeStateCallback) -> ChangeStateCallback:
         """Wraps the service: an invalid transition gets an answer in Humble and Jazzy too."""
 
-        def answer(request: ChangeState.Request, response: ChangeState.Response):
+        def answer(
+            request: ChangeState.Request, response: ChangeState.Response
+        ) -> ChangeState.Response:
             try:
                 return change_state(request, response)
             except Exception as error:  # Kilted logs it instead
@@ -263,7 +270,7 @@ class PoseNetNode(LifecycleNode):
         self._active = False
         self._in_spinning_thread(self._subscribe_or_unsubscribe)
 
-    def _on_enable(self, request: SetBool.Request, response: SetBool.Response):
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         if request.data != self._enabled:
             self._enabled = request.data
             self._subscribe_or_unsubscribe()
@@ -291,10 +298,12 @@ class PoseNetNode(LifecycleNode):
 
     # Parameters and diagnostics.
 
-    def set_parameters(self, parameter_list: list[Parameter]) -> list[SetParametersResult]:
+    def set_parameters(self, parameter_list: list[Parameter[Any]]) -> list[SetParametersResult]:
         return super().set_parameters(NodeParameters.with_doubles(parameter_list))
 
-    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+    def set_parameters_atomically(
+        self, parameter_list: list[Parameter[Any]]
+    ) -> SetParametersResult:
         return super().set_parameters_atomically(NodeParameters.with_doubles(parameter_list))
 
     def _warn_of_unused_parameters(self) -> None:

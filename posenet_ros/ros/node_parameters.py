@@ -47,11 +47,11 @@ class NodeParameters:
         node.add_on_set_parameters_callback(self._on_set)
 
     @staticmethod
-    def with_doubles(parameters: list[Parameter]) -> list[Parameter]:
+    def with_doubles(parameters: list[Parameter[Any]]) -> list[Parameter[Any]]:
         """Parameters of a set request, with integers as doubles where the parameter is one."""
         return with_doubles(parameters, DOUBLES)
 
-    def _on_set(self, parameters: list[Parameter]) -> SetParametersResult:
+    def _on_set(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
         """Accepts all of a set, or refuses all of it with the reason."""
         changes = {p.name: p.value for p in parameters if p.name in SPECS}
         try:

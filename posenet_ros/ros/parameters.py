@@ -87,7 +87,7 @@ class ParameterSpec:
         raise ConfigError(f'Invalid {self.name} {value!r}. Should be of type {self.type_name}')
 
 
-def _from_field(field: Field, group: Group, alone: bool = False) -> ParameterSpec:
+def _from_field(field: Field[Any], group: Group, alone: bool = False) -> ParameterSpec:
     default = default_of(field)
     if default is None:  # ROS parameters have no None
         default = ''

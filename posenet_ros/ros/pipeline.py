@@ -57,9 +57,9 @@ class Pipeline:
         self._resting = 'deactivated'  # why no poses are published; empty while they are
         self._frames: Mailbox[Received] = Mailbox()
         self._overlays: Mailbox[Overlay] = Mailbox()
-        self._model_worker: ModelWorker | None = None
-        self._overlay_worker: Worker | None = None
-        self._hanging_worker: ModelWorker | None = None  # did not end when it was stopped
+        self._model_worker: ModelWorker[Received] | None = None
+        self._overlay_worker: Worker[Overlay] | None = None
+        self._hanging_worker: ModelWorker[Received] | None = None  # did not end when it was stopped
         self._warned: dict[tuple[str, str], float] = {}  # (camera, error) -> time of the warning
 
     # Life: the thread of the lifecycle's transitions.

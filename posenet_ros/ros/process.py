@@ -44,7 +44,7 @@ class Stop:
         self._signals = stop_signals()
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         self._requested = threading.Event()
-        self.future: Future = Future()
+        self.future: Future[None] = Future()
         threading.Thread(target=self._wait, name='signals', daemon=True).start()
 
     def _wait(self) -> None:
@@ -103,7 +103,7 @@ def run_node(
     executor.add_node(node)
     executor.in_background(lambda: started(node))
 
-    def wake(_: Future) -> None:  # Humble's executor checks the future only after a callback
+    def wake(_: Future[None]) -> None:  # Humble's executor checks the future only after a callback
         executor.create_task(lambda: None)
 
     stop.future.add_done_callback(wake)

@@ -17,7 +17,7 @@ class Window:
     received: int = 0
     processed: int = 0
     people: int = 0
-    dropped: Counter = field(default_factory=Counter)  # reason -> frames, since the start
+    dropped: Counter[str] = field(default_factory=Counter)  # reason -> frames, since the start
     dropped_now: int = 0  # frames, in this window
     samples: dict[str, list[float]] = field(default_factory=dict)  # latency and stages, in s
     last_image_age: float | None = None
@@ -35,7 +35,7 @@ class CameraStatistics:
         self._listening_since = self._started
         self._clock_offset: float | None = None
         self._received = self._processed = self._people = self._dropped_now = 0
-        self._dropped: Counter = Counter()
+        self._dropped: Counter[str] = Counter()
         self._samples: dict[str, list[float]] = defaultdict(list)
 
     def listening(self) -> None:

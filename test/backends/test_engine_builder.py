@@ -25,6 +25,8 @@ from posenet_ros.model.onnx_export import export_onnx
 from posenet_ros.model.onnx_variants import to_dynamic, to_fp16
 from posenet_ros.model.tfjs_graph import load_graph
 
+pytestmark = pytest.mark.slow
+
 rtx = pytest.importorskip('tensorrt_rtx', reason='TensorRT for RTX is not on this machine')
 
 MODELS = SHARED / 'models'

@@ -44,6 +44,7 @@ def all_numbers(results):
 SINGLE = DecoderConfig(decoding_method='single-person')
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 @pytest.mark.skipif(not E2E, reason='models and photos (../shared) are not on this machine')
 @pytest.mark.parametrize('path', E2E)
@@ -114,6 +115,7 @@ def test_a_worker_thread_loads_runs_and_closes(tensorrt, library, small):
         assert results == [all_numbers(net.estimate(images(1), SINGLE))]
 
 
+@pytest.mark.slow
 def test_a_hundred_rounds_leave_nothing(tensorrt, driver, library, small):
     for _ in range(100):
         with PoseNet.load(small, 'tensorrt', cuda_library=library) as net:
@@ -253,6 +255,7 @@ def test_tensorrt_without_anything_names_all_that_is_missing(small, monkeypatch)
 # Precision, as each version wants it said.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('precision', PRECISIONS)
 def test_precision_is_in_the_graph_or_in_the_flags(each_tensorrt, pycuda, small, precision):
     with PoseNet.load(small, 'onnxruntime') as net:
@@ -328,6 +331,7 @@ def test_engine_built_ahead_is_the_one_that_is_loaded(tensorrt, pycuda, small, c
         assert 'building' in caplog.text
 
 
+@pytest.mark.slow
 def test_selftest_measures_every_precision(tensorrt, library, small, tmp_path, capsys):
     report_path = tmp_path / 'report.json'
     options = ['--model-url', small.model_url, '--input-resolution', '33', '--rounds', '3']

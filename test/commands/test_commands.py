@@ -15,6 +15,8 @@ from posenet_ros import __version__
 from posenet_ros.io.photos import write_image
 from posenet_ros.io.video import Video
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def posenet(tmp_path, default_model_config, net):

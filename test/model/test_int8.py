@@ -171,6 +171,7 @@ def test_biases_take_what_rounding_does_to_the_mean(tmp_path):
     assert np.abs(difference.mean(axis=(0, 2, 3))).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_bias_and_rounding_are_what_keeps_the_result(tmp_path, shared):
     """Plain quantisation of the same layers by the same quantizer is several times worse."""
     path = shared / 'models/mobilenet/float/075/model-stride16.json'
@@ -199,6 +200,7 @@ def tiny(tmp_path, monkeypatch):
     return ModelConfig(input_resolution=33, model_url=str(path))
 
 
+@pytest.mark.slow
 def test_int8_graph_is_made_once_and_carries_its_calibration(tiny, caplog):
     with caplog.at_level('INFO'):
         first = make_network(tiny, 'int8', 'tensorrt')

@@ -1,4 +1,4 @@
-"""The shape of the package: what imports what, and that documents say what the code says."""
+"""The package as a whole: what it needs, and that documents say what the code says."""
 
 import ast
 import re
@@ -14,7 +14,8 @@ ROS_MODULES = (
     'rclpy', 'launch', 'launch_ros', 'cv_bridge', 'std_msgs', 'sensor_msgs', 'visualization_msgs',
     'diagnostic_msgs', 'geometry_msgs', 'rcl_interfaces', 'std_srvs', 'lifecycle_msgs',
 )  # fmt: skip
-CORE = [p for p in (ROOT / 'posenet_ros').rglob('*.py') if p.parent.name != 'ros']
+MODULES = sorted((ROOT / 'posenet_ros').rglob('*.py'))
+LIBRARY = [path for path in MODULES if path.parent.name != 'ros']
 
 
 def imported_modules(path: Path):
@@ -25,19 +26,8 @@ def imported_modules(path: Path):
             yield node.module or ''
 
 
-def test_core_is_found():
-    assert {'decode.py', 'estimator.py', 'network.py'} <= {path.name for path in CORE}
-
-
-@pytest.mark.parametrize('path', CORE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_core_imports_no_ros(path):
-    for module in imported_modules(path):
-        assert module.split('.')[0] not in ROS_MODULES, module
-        assert not module.startswith(('posenet_ros.ros', 'posenet_ros.msg')), module
-
-
 def test_library_and_command_run_where_ros_is_not():
-    """Not only by their text: with ROS out of reach, everything of the core can be imported."""
+    """Not only by their text: with ROS out of reach, every module of the library can be imported."""
     code = f"""
 import importlib, pkgutil, sys
 class NoRos:
@@ -82,12 +72,12 @@ def test_parameter_documents_come_from_the_table():
     assert docs.readme_tables() in readme, 'run tools/write_parameter_docs.py'
 
 
-def test_everything_that_the_core_imports_is_installed_with_it():
+def test_everything_that_the_library_imports_is_installed_with_it():
     """A module that nothing installs would fail on a user's machine."""
     required = (ROOT / 'requirements/runtime.txt').read_text()
     optional = (ROOT / 'setup.cfg').read_text().split('[options.extras_require]')[1]
     package_of = {'cv2': 'opencv-python-headless', 'cuda': 'cuda-python'}
-    for path in CORE:
+    for path in LIBRARY:
         for module in imported_modules(path):
             top = module.split('.')[0]
             if top in sys.stdlib_module_names or top in ('posenet_ros', 'cv_bridge'):
@@ -165,3 +155,22 @@ def test_findings_on_robots_name_tests_that_there_are():
     files = [path.read_text() for path in (ROOT / 'test').rglob('test_*.py')]
     assert named
     assert named <= {name for text in files for name in re.findall(r'def (test_\w+)', text)}
+
+
+def test_architecture_names_every_file_and_no_other():
+    page = (ROOT / 'doc/architecture.md').read_text()
+    named = set(re.findall(r'\b\w+\.py\b', page))
+    files = {path.name for path in MODULES} | {'test_humble.py'}
+    assert named <= files
+    assert {path.name for path in MODULES} - {'__init__.py'} <= named
+
+
+def test_architecture_has_the_rooms_in_the_order_that_is_checked():
+    """import-linter checks that imports go downwards; the table shows the same order."""
+    layers = (ROOT / 'pyproject.toml').read_text().split('layers = [')[1].split(']')[0]
+    order = re.findall(r'\w+', layers)
+    table = (ROOT / 'doc/architecture.md').read_text().split('| room |')[1].split('\n\n')[0]
+    rooms = [
+        re.findall(r'`(\w+)(?:/|\.py)`', line.split('|')[1]) for line in table.splitlines()[2:]
+    ]
+    assert [room for row in rooms for room in row] == order

@@ -9,6 +9,8 @@ from goldens import ROOT
 
 from posenet_ros.ros.fastdds import profile_environment, this_machine_alone
 
+pytestmark = pytest.mark.slow
+
 CONFIG = ROOT / 'config'
 
 

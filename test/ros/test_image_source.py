@@ -10,6 +10,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from posenet_ros.io.image_message import compressed_to_rgb, image_to_rgb
 from posenet_ros.io.photos import write_image
 
+pytestmark = pytest.mark.slow
+
 RELIABLE = ('-p', 'qos_overrides./image_raw.publisher.reliability:=reliable')
 QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 BEST_EFFORT = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)

@@ -33,6 +33,8 @@ from visualization_msgs.msg import Marker, MarkerArray
 from posenet_ros import KEYPOINT_NAMES
 from posenet_ros.ros.parameters import PARAMETERS
 
+pytestmark = pytest.mark.slow
+
 NODE = '/posenet_node'
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 

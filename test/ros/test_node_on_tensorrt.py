@@ -22,6 +22,8 @@ from test_node import (
     values_of,
 )
 
+pytestmark = pytest.mark.slow
+
 # What `import tensorrt` finds in the node's process. A file that appears breaks the device.
 SHIM = """
 import os, sys, threading, time

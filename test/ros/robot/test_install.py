@@ -8,6 +8,8 @@ from robot import readme_block
 from ros_processes import as_image
 from sensor_msgs.msg import Image
 
+pytestmark = pytest.mark.slow
+
 NOT_THE_SYSTEMS = ('onnx', 'onnxruntime', 'pooch')  # jammy has a numba
 POSES = '/posenet_node/poses'
 

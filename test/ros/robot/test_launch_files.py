@@ -14,6 +14,8 @@ from ros_processes import as_image
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def parameters_of(peer):
