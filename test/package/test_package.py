@@ -27,7 +27,7 @@ def imported_modules(path: Path):
 
 
 def test_library_and_command_run_where_ros_is_not():
-    """Not only by their text: with ROS out of reach, every module of the library can be imported."""
+    """With ROS out of reach, every module of the library can be imported."""
     code = f"""
 import importlib, pkgutil, sys
 class NoRos:
