@@ -191,20 +191,25 @@ class PoseNet:
         self.close()
 
     def _estimate_batch(self, images: list[np.ndarray], config: DecoderConfig) -> list[list[Pose]]:
+        # Pre-process: each image into its place in the network's input.
         started = time.perf_counter()
         letterboxes = [
             Letterbox.fit(image.shape[0], image.shape[1], self.input_height, self.input_width)
             for image in images
         ]
-        batch = self.backend.input_buffer(len(images))
+        batch = self.backend.input_buffer(len(images))  # (n, 3, h, w)
         for image, letterbox, tensor in zip(images, letterboxes, batch, strict=True):
             preprocess(image, letterbox, self.config.architecture, tensor)
         prepared = time.perf_counter()
+
+        # Run the network: four heads (n, rows, columns, channels).
         heads = self.backend.run(batch)
         inferred = time.perf_counter()
         if not all_finite(*heads):  # they could decode to an empty list
             names = [n for n, head in zip(HEADS, heads, strict=True) if not np.isfinite(head).all()]
             raise BackendError(f'the network gave NaN or infinite values ({", ".join(names)})')
+
+        # Decode each image's heads, and map the keypoints back to its pixels.
         results = [
             self._decode(heads.of_image(i), letterbox, config)
             for i, letterbox in enumerate(letterboxes)

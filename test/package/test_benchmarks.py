@@ -1,4 +1,4 @@
-"""The benchmarks' own arithmetic, and that the README says what they measured."""
+"""The benchmarks' own arithmetic, and that the page has what they measured."""
 
 import json
 import sys
@@ -14,15 +14,15 @@ pytest.importorskip('benchmarks.figures', reason='the benchmarks are not part of
 
 from benchmarks.figures import Figure, interleaved, times_faster  # noqa: E402
 from benchmarks.inputs import crowd_maps  # noqa: E402
-from benchmarks.readme import with_section  # noqa: E402
+from benchmarks.page import with_tables  # noqa: E402
 from benchmarks.stages import largest_difference  # noqa: E402
 from posenet_ros.core.decode import decode_multiple_poses  # noqa: E402
 
 
-def test_readme_says_what_was_measured():
-    readme = (ROOT / 'README.md').read_text()
+def test_page_has_what_was_measured():
+    page = (ROOT / 'doc/performance.md').read_text()
     report = json.loads((ROOT / 'doc/performance.json').read_text())
-    assert with_section(readme, report) == readme
+    assert with_tables(page, report) == page
     assert not report['quick']
 
 

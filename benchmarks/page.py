@@ -1,6 +1,6 @@
-"""The README's performance section, made from a report of make bench.
+"""Publishes a report of make bench: doc/performance.json, .png and the tables of .md.
 
-Usage: python -m benchmarks.readme REPORT.json
+Usage: python -m benchmarks.page REPORT.json
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import ROOT, Figure, number
+from benchmarks.plot import draw
 
 START, END = '<!-- performance -->', '<!-- /performance -->'
 
@@ -25,7 +26,7 @@ def rendered(report: dict[str, Any]) -> str:
         f'Measured on {machine["cpu"]} ({", ".join(machine["vectors"])}), {machine["cores"]} '
         f'cores, {machine["memory_gib"]} GiB, {software}, on {report["date"]}.',
         '',
-        '![Cost by resolution, people and cameras](doc/performance.png)',
+        '![Cost by resolution, people and cameras](performance.png)',
     ]
     if about := report.get('reference'):
         lines[0] += (
@@ -48,16 +49,20 @@ def rendered(report: dict[str, Any]) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def with_section(readme: str, report: dict[str, Any]) -> str:
-    before, rest = readme.split(START)
+def with_tables(page: str, report: dict[str, Any]) -> str:
+    """The page with the tables of a report between its marks."""
+    before, rest = page.split(START)
     after = rest.split(END)[1]
     return f'{before}{START}\n{rendered(report)}{END}{after}'
 
 
 def main() -> None:
-    report = json.loads(Path(sys.argv[1]).read_text())
-    readme = ROOT / 'README.md'
-    readme.write_text(with_section(readme.read_text(), report))
+    path = Path(sys.argv[1])
+    report = json.loads(path.read_text())
+    (ROOT / 'doc/performance.json').write_text(path.read_text())
+    draw(report, ROOT / 'doc/performance.png')
+    page = ROOT / 'doc/performance.md'
+    page.write_text(with_tables(page.read_text(), report))
 
 
 if __name__ == '__main__':
