@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ logger = logging.getLogger('posenet_ros')
 Key = dict[str, Any]  # everything that decides what is built; JSON
 
 MAX_BYTES = 1 << 30  # of one folder; the least recently used files go
+ABANDONED_SECONDS = 3600.0
 
 
 class CacheError(BackendError):
@@ -126,17 +128,24 @@ class BuildCache:
 
     def _prune(self, newest: Path) -> None:
         """Deletes the least recently used files until the folder is within its limit."""
-        with contextlib.suppress(OSError):  # another process prunes too
-            entries = []
-            for manifest in self.folder.glob('*.json'):
-                found = manifest.with_suffix('').stat()
-                entries.append((manifest.stat().st_mtime, found.st_size, manifest))
-            total = sum(size for _, size, _ in entries)
-            for _, size, manifest in sorted(entries):
-                if total <= self._max_bytes or manifest.with_suffix('') == newest:
-                    break
-                for path in (manifest, manifest.with_suffix(''), manifest.with_suffix('.lock')):
-                    path.unlink(missing_ok=True)
+        now = time.time()
+        entries = []  # when it was used last, bytes, path
+        for path in self.folder.iterdir():
+            with contextlib.suppress(OSError):  # another process prunes too
+                found = path.stat()
+                if path.name.startswith('.'):  # a process was killed while it wrote
+                    if now - found.st_mtime > ABANDONED_SECONDS:
+                        path.unlink()
+                elif not path.suffix:
+                    manifest = path.with_suffix('.json')
+                    used = manifest.stat().st_mtime if manifest.exists() else found.st_mtime
+                    entries.append((used, found.st_size, path))
+        total = sum(size for _, size, _ in entries)
+        for _, size, path in sorted(entries):
+            if total > self._max_bytes and path != newest:
+                for suffix in ('.json', '', '.lock'):
+                    with contextlib.suppress(OSError):
+                        path.with_suffix(suffix).unlink(missing_ok=True)
                 total -= size
 
     def _read(self, path: Path, key: Key) -> tuple[bytes | None, str]:

@@ -82,7 +82,7 @@ class PoseNet:
         runtime = find_runtime(runtime_options, config.quant_bytes)
         try:
             network = make_network(
-                config, runtime.network_precision, runtime.name, runtime_options.calibration
+                config, runtime.network_precision, runtime.int8_layout, runtime_options.calibration
             )
             loaded = runtime.load(network, max_batch)
         except BaseException:

@@ -207,3 +207,18 @@ def test_least_recently_used_files_go_first(tmp_path, monkeypatch):
     cache.get(keys[4], Build(4 * PLAN))  # larger than all of the cache: it alone stays
     assert [cache.peek(key) is not None for key in keys] == [False] * 4 + [True]
     assert len(list(cache.folder.iterdir())) == 3  # the file, its manifest and its lock
+
+
+def test_leftovers_of_killed_processes_are_removed_and_stop_no_pruning(tmp_path, monkeypatch):
+    monkeypatch.setenv('POSENET_HOME', str(tmp_path))
+    cache = BuildCache('engines', max_bytes=len(PLAN))
+    old, fresh = cache.folder / '.a.part-1.json', cache.folder / '.b.part-2'
+    orphan = cache.folder / 'c'  # a file whose manifest was never written
+    for path in (old, fresh, orphan):
+        path.write_bytes(PLAN)
+    for path in (old, orphan):
+        os.utime(path, (0, 0))
+    cache.get(KEY, Build())
+    cache.get({**KEY, 'gpu': 'another'}, Build())
+    assert cache.peek(KEY) is None and cache.peek({**KEY, 'gpu': 'another'}) == PLAN
+    assert not old.exists() and not orphan.exists() and fresh.exists()

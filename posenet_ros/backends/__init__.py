@@ -47,10 +47,11 @@ class Backend(Protocol):
 class Runtime(Protocol):
     """What can load networks. Close it if it has not loaded one."""
 
-    name: str  # onnxruntime or tensorrt: also the layout of its int8 networks
+    name: str  # onnxruntime or tensorrt
     reason: str  # why it is this one
     precision: str  # that networks will run in: fp32, fp16 or int8
     network_precision: str  # that the ONNX should have for it
+    int8_layout: str  # of int8 networks: see make_network
 
     def load(self, network: Network, max_batch: int = 1) -> Backend:
         """Makes a network ready to run. The Backend then owns the device.
@@ -76,18 +77,28 @@ def find_runtime(options: RuntimeConfig, quant_bytes: int) -> Runtime:
 
     Raises:
         ConfigError: an option does not go with the runtime.
-        NoDeviceError: tensorrt was asked for and cannot run; says what is missing.
+        NoDeviceError: the runtime that was asked for cannot run; says what is missing.
     """
-    reason = f'the backend {options.backend} was asked for'
-    if options.backend != 'onnxruntime':
-        from posenet_ros.backends.tensorrt import TensorRT
-
+    openers = {'tensorrt': _open_tensorrt, 'onnxruntime': _open_onnxruntime}  # best first
+    reasons = []
+    if options.backend != 'auto':
+        openers = {options.backend: openers[options.backend]}
+        reasons = [f'the backend {options.backend} was asked for']
+    for name, opener in openers.items():
         try:
-            return TensorRT(options, quant_bytes)
+            return opener(options, quant_bytes, '; '.join(reasons))
         except NoDeviceError as error:
-            reason = f'tensorrt cannot run here: {error}'
-            if options.backend == 'tensorrt':
-                raise NoDeviceError(reason) from error
+            reasons.append(f'{name} cannot run here: {error}')
+    raise NoDeviceError(reasons[-1])
+
+
+def _open_tensorrt(options: RuntimeConfig, quant_bytes: int, reason: str) -> Runtime:
+    from posenet_ros.backends.tensorrt import TensorRT
+
+    return TensorRT(options, quant_bytes, reason)
+
+
+def _open_onnxruntime(options: RuntimeConfig, quant_bytes: int, reason: str) -> Runtime:
     with dependencies_for('running on the CPU'):
         from posenet_ros.backends.onnxruntime import OnnxRuntime
 

@@ -29,6 +29,7 @@ class OnnxRuntime:
     """
 
     name = 'onnxruntime'
+    int8_layout = 'onnxruntime'
 
     def __init__(self, options: RuntimeConfig, quant_bytes: int, reason: str) -> None:
         if options.dla_core >= 0:

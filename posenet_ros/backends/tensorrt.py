@@ -30,20 +30,18 @@ class TensorRT:
     Args:
         options: precision, CUDA library, workspace and DLA.
         quant_bytes: of the model; decides the precision if the options do not.
+        reason: why it is this runtime; empty if its device decided.
 
     Raises:
         NoDeviceError: with everything that is missing, and what to install.
     """
 
     name = 'tensorrt'
+    int8_layout = 'tensorrt'
 
-    def __init__(self, options: RuntimeConfig, quant_bytes: int) -> None:
+    def __init__(self, options: RuntimeConfig, quant_bytes: int, reason: str = '') -> None:
         self.trt, self.cuda = open_tensorrt(options.cuda_library)
-        self.reason = (
-            f'{self.cuda.device_name} answers'
-            if options.backend == 'auto'
-            else f'the backend {options.backend} was asked for'
-        )
+        self.reason = reason or f'{self.cuda.device_name} answers'
         self.precision = options.precision_for(quant_bytes)
         # Before strong typing, TensorRT derives fp16 from a float32 network.
         derived = self.precision == 'fp16' and not is_strongly_typed(self.trt)

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
             network = make_network(
                 config,
                 runtime.network_precision,
-                runtime.name,
+                runtime.int8_layout,
                 runtime_options.calibration,
                 bar.show,
             )

@@ -81,6 +81,7 @@ def make_network(
         }
 
     def build(reason: str) -> bytes:
+        logger.info('making the %s network (%s)', precision, reason)
         with dependencies_for('making the network'):
             from posenet_ros.model.onnx_export import export_onnx
             from posenet_ros.model.onnx_variants import to_fp16
@@ -94,7 +95,7 @@ def make_network(
             with dependencies_for('making the int8 network'):
                 from posenet_ros.model.int8 import calibrated_int8
 
-            logger.info('making the int8 network (%s): about ten seconds', reason)
+            logger.info('making the int8 network takes about ten seconds')
             model = calibrated_int8(model, images, config.architecture, layout, progress)
         serialized: bytes = model.SerializeToString()
         return serialized

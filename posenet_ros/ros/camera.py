@@ -30,9 +30,9 @@ from posenet_ros.io.image_message import (
     image_to_rgb,
 )
 from posenet_ros.msg import PoseArray
-from posenet_ros.ros.image_view import read_image
 from posenet_ros.ros.markers import PixelPlane, calibrated, no_markers, pose_markers
 from posenet_ros.ros.messages import image_message, jpeg_message, pixels_of, pose_array
+from posenet_ros.ros.serialized_image import read_serialized
 from posenet_ros.ros.statistics import CameraStatistics
 from posenet_ros.ros.topics import COMPRESSED_TYPE, CameraTopics
 
@@ -160,7 +160,7 @@ class Camera:
         """
         if isinstance(received, CompressedImage):
             return received.header, compressed_to_rgb(received)
-        message = read_image(received)
+        message = read_serialized(received)
         bridge = cv_bridge() if message.encoding in FOR_CV_BRIDGE else None
         return message.header, image_to_rgb(message, bridge)
 

@@ -9,8 +9,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from posenet_ros import ImageError
-from posenet_ros.ros.image_view import ImageView, read_image
 from posenet_ros.ros.messages import image_message
+from posenet_ros.ros.serialized_image import ImageView, read_serialized
 
 FIELDS = ('header', 'height', 'width', 'encoding', 'is_bigendian', 'step')
 
@@ -29,7 +29,7 @@ def test_view_has_the_messages_fields_and_bytes(frame_id, encoding):
     message = image(frame_id, encoding)
     message.is_bigendian = 1
     serialized = serialize_message(message)
-    view = read_image(serialized)
+    view = read_serialized(serialized)
     assert isinstance(view, ImageView)
     assert all(getattr(view, name) == getattr(message, name) for name in FIELDS)
     assert bytes(view.data) == message.data.tobytes()
@@ -37,16 +37,18 @@ def test_view_has_the_messages_fields_and_bytes(frame_id, encoding):
 
 
 def test_empty_image():
-    view = read_image(serialize_message(Image()))
+    view = read_serialized(serialize_message(Image()))
     assert (view.height, view.width, len(view.data)) == (0, 0, 0)
 
 
 def test_every_truncation_is_refused():
     serialized = serialize_message(image())
-    end = len(read_image(serialized).data) + serialized.index(bytes(read_image(serialized).data))
+    end = len(read_serialized(serialized).data) + serialized.index(
+        bytes(read_serialized(serialized).data)
+    )
     for length in range(end):
         with pytest.raises(ImageError, match=f'{length} bytes'):
-            read_image(serialized[:length])
+            read_serialized(serialized[:length])
 
 
 def test_lengths_beyond_the_message_are_refused():
@@ -54,7 +56,7 @@ def test_lengths_beyond_the_message_are_refused():
     for at in (12, 32, 48):
         broken = serialized[:at] + struct.pack('<I', 2**32 - 1) + serialized[at + 4 :]
         with pytest.raises(ImageError, match='bytes'):
-            read_image(broken)
+            read_serialized(broken)
 
 
 def test_another_byte_order_is_left_to_the_middleware():
@@ -62,7 +64,7 @@ def test_another_byte_order_is_left_to_the_middleware():
     fields = struct.pack('>iI', 7, 8) + struct.pack('>I', 2) + b'c\0\0\0'
     fields += struct.pack('>II', 1, 1) + struct.pack('>I', 6) + b'mono8\0' + b'\0\0'
     fields += struct.pack('>II', 1, 1) + b'\x2a'
-    message = read_image(b'\x00\x00\x00\x00' + fields)
+    message = read_serialized(b'\x00\x00\x00\x00' + fields)
     assert isinstance(message, Image)
     assert (message.header.stamp.sec, message.header.frame_id, message.encoding) == (
         7,

@@ -41,7 +41,7 @@ class ImageView:
     data: memoryview
 
 
-def read_image(serialized: bytes) -> ImageView | Image:
+def read_serialized(serialized: bytes) -> ImageView | Image:
     """Reads a serialised Image: as a view, or deserialised if it is not little-endian CDR.
 
     Raises:
