@@ -82,4 +82,4 @@ $(BUILD)/.bench: $(VENV)/.ready requirements/bench.txt
 	@touch $@
 
 clean: ## removes what was made
-	rm -rf .venv* build* install* log
+	rm -rf .venv* build* install* log .pytest_cache

@@ -77,7 +77,9 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 
 def __getattr__(name: str) -> Any:
-    """Imports one of the library's names when it is first used (PEP 562)."""
+    """Imports one of the library's names, or modules, when it is first used (PEP 562)."""
+    if name in _MODULES:
+        return import_module(f'{__name__}.{name}')
     if name not in _MODULE_OF:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     value = getattr(import_module(f'{__name__}.{_MODULE_OF[name]}'), name)

@@ -142,11 +142,14 @@ class BuildCache:
                     entries.append((used, found.st_size, path))
         total = sum(size for _, size, _ in entries)
         for _, size, path in sorted(entries):
-            if total > self._max_bytes and path != newest:
+            if total <= self._max_bytes or path == newest:
+                continue
+            with contextlib.suppress(OSError), path.with_suffix('.lock').open('w') as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while it is built
                 for suffix in ('.json', '', '.lock'):
-                    with contextlib.suppress(OSError):
-                        path.with_suffix(suffix).unlink(missing_ok=True)
+                    path.with_suffix(suffix).unlink(missing_ok=True)
                 total -= size
+                logger.info('deleted %s: the cache %s is full', path.name, self.folder)
 
     def _read(self, path: Path, key: Key) -> tuple[bytes | None, str]:
         """The data, or None and the reason why it is not used."""

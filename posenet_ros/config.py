@@ -24,6 +24,7 @@ PRECISIONS = ('fp32', 'fp16', 'int8')
 CUDA_LIBRARIES = ('pycuda', 'cuda-python')
 PRECISION_OF_QUANT_BYTES = {4: 'fp32', 2: 'fp16', 1: 'int8'}
 MAX_BATCH = 64
+MAX_INPUT_PIXELS = 4097 * 4097
 
 
 class _NotGiven:
@@ -347,6 +348,21 @@ class RuntimeConfig:
     def largest_batch(self, wanted: int) -> int:
         """How many of the wanted images one run can have: a DLA takes one."""
         return wanted if self.dla_core < 0 else 1
+
+
+def check_input_size(config: ModelConfig) -> None:
+    """Raises a ConfigError for a network input that is empty or too large."""
+    height, width = config.valid_resolution
+    if height < 1 or width < 1:
+        raise ConfigError(
+            f'Invalid inputResolution {config.input_resolution}. It makes a network input of '
+            f'{width} x {height} pixels, which should be at least 1 x 1'
+        )
+    if height * width > MAX_INPUT_PIXELS:
+        raise ConfigError(
+            f'Invalid inputResolution {config.input_resolution}. A network input of {width} x '
+            f'{height} pixels is more than can be run; 4097 x 4097 is the most'
+        )
 
 
 def check_max_batch(max_batch: int) -> None:

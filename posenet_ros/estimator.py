@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 
 from posenet_ros.backends import Backend, find_runtime
-from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig, check_max_batch
+from posenet_ros.config import (
+    DecoderConfig,
+    ModelConfig,
+    RuntimeConfig,
+    check_input_size,
+    check_max_batch,
+)
 from posenet_ros.core.decode import Pose, as_poses, multiple_pose_arrays, single_pose_arrays
 from posenet_ros.core.heads import HEADS, Heads, all_finite
 from posenet_ros.core.preprocess import Letterbox, check_image, preprocess
@@ -78,6 +84,7 @@ class PoseNet:
         """
         config = ModelConfig() if config is None else config
         runtime_options = RuntimeConfig(backend, precision, **options)
+        check_input_size(config)
         check_max_batch(max_batch)
         runtime = find_runtime(runtime_options, config.quant_bytes)
         try:

@@ -165,11 +165,11 @@ import sys
 import numpy as np
 from numba.core.registry import CPUDispatcher
 from posenet_ros import DecoderConfig, ModelConfig, PoseNet
-from posenet_ros.core import decode, preprocess
+from posenet_ros.core import decode, heads, preprocess
 from posenet_ros.core.warm_up import compile_loops
 
 def forms():
-    compiled = [f for m in (decode, preprocess) for f in vars(m).values()
+    compiled = [f for m in (decode, heads, preprocess) for f in vars(m).values()
                 if isinstance(f, CPUDispatcher)]
     assert len(compiled) > 10
     return sum(len(f.overloads) for f in compiled)

@@ -40,13 +40,13 @@ class TensorRT:
     int8_layout = 'tensorrt'
 
     def __init__(self, options: RuntimeConfig, quant_bytes: int, reason: str = '') -> None:
+        self.precision = options.precision_for(quant_bytes)
+        self._options = options
         self.trt, self.cuda = open_tensorrt(options.cuda_library)
         self.reason = reason or f'{self.cuda.device_name} answers'
-        self.precision = options.precision_for(quant_bytes)
         # Before strong typing, TensorRT derives fp16 from a float32 network.
         derived = self.precision == 'fp16' and not is_strongly_typed(self.trt)
         self.network_precision = 'fp32' if derived else self.precision
-        self._options = options
 
     def engine(
         self,

@@ -26,5 +26,5 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     checkpoint = fetch_checkpoint(config_from(ModelConfig, options), force=options.force)
-    compile_loops()
     print(f'{checkpoint.graph_path}\nsha256 {checkpoint.sha256}\nfrom {checkpoint.source}')
+    compile_loops()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from posenet_ros.errors import ImageError, PoseNetError
@@ -19,6 +18,8 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         ImageError: there is no such file, or it is no image.
     """
+    import cv2  # 40 MB, and not needed to list photos
+
     if not path.is_file():
         raise ImageError(f'there is no image file {path}')
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
@@ -50,6 +51,8 @@ def write_image(path: Path, image: np.ndarray) -> None:
     Raises:
         PoseNetError: the suffix is unknown, or the file cannot be written.
     """
+    import cv2
+
     with atomic_path(path) as part:
         try:
             written = cv2.imwrite(str(part), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))

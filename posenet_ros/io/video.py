@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from posenet_ros.errors import ImageError, PoseNetError
 from posenet_ros.io.atomic_file import atomic_path
+
+if TYPE_CHECKING:  # 40 MB: imported by whoever opens a video
+    import cv2
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
 
@@ -33,6 +35,8 @@ class Video:
     """
 
     def __init__(self, source: Path | int) -> None:
+        import cv2
+
         self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
         if not self._capture.isOpened():
             self._capture.release()
@@ -43,6 +47,8 @@ class Video:
         self.num_frames = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
     def __iter__(self) -> Iterator[Frame]:
+        import cv2
+
         index = 0
         while True:
             good, image = self._capture.read()
@@ -80,6 +86,8 @@ class VideoWriter:
         Raises:
             PoseNetError: the format cannot be written.
         """
+        import cv2
+
         if self._writer is None:
             codec = 'MJPG' if self._path.suffix.lower() == '.avi' else 'mp4v'
             self._writer = cv2.VideoWriter(

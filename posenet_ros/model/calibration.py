@@ -11,7 +11,7 @@ import numpy as np
 
 from posenet_ros.core.preprocess import Letterbox, preprocess
 from posenet_ros.environment import expanded
-from posenet_ros.errors import ImageError
+from posenet_ros.io.sampling import fingerprint, sampled_images
 
 NUM_IMAGES = 32
 FEW_IMAGES = 8  # fewer give a warning
@@ -29,24 +29,15 @@ class CalibrationSet:
     source: str | None = None
 
     def fingerprint(self) -> str:
-        """A hash that tells one set from another: of the files' names, sizes and times.
-
-        No image is read, so a long video takes no time either.
+        """A hash that tells one set from another, without decoding an image.
 
         Raises:
-            ImageError: there is no such file or folder.
+            ImageError: there are no files, or they cannot be read.
         """
         if self.source is None:
             recipe = f'generated {GENERATOR_VERSION} {NUM_IMAGES} {SEED}'
             return hashlib.sha256(recipe.encode()).hexdigest()
-        path = expanded(self.source)
-        if not path.exists():
-            raise ImageError(f'there is no file or folder {path}')
-        digest = hashlib.sha256()
-        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-            found = file.stat()
-            digest.update(f'{file.name} {found.st_size} {found.st_mtime_ns}\n'.encode())
-        return digest.hexdigest()
+        return fingerprint(expanded(self.source), NUM_IMAGES)
 
     def inputs(self, height: int, width: int, architecture: str) -> np.ndarray:
         """The images as network inputs: float32 (n, 3, height, width).
@@ -57,8 +48,6 @@ class CalibrationSet:
         if self.source is None:
             images = generated_images(NUM_IMAGES, height, width)
         else:
-            from posenet_ros.io.sampling import sampled_images  # imports OpenCV
-
             images = sampled_images(expanded(self.source), NUM_IMAGES)
         inputs = []
         for image in images:

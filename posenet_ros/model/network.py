@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from posenet_ros.cache import BuildCache, CacheError
-from posenet_ros.config import ModelConfig
+from posenet_ros.config import ModelConfig, check_input_size
 from posenet_ros.environment import dependencies_for
-from posenet_ros.errors import CheckpointError, ConfigError
+from posenet_ros.errors import CheckpointError
 from posenet_ros.model.calibration import CalibrationSet
 from posenet_ros.model.checkpoint import Checkpoint, fetch_checkpoint
 from posenet_ros.progress import Progress, no_progress
@@ -17,8 +17,6 @@ from posenet_ros.progress import Progress, no_progress
 # Part of the cache's keys: raise them when the same weights give another graph.
 EXPORTER_VERSION = 3
 QUANTIZER_VERSION = 3
-
-MAX_INPUT_PIXELS = 4097 * 4097
 
 logger = logging.getLogger('posenet_ros')
 
@@ -56,7 +54,7 @@ def make_network(
         GraphError: the checkpoint's graph is not a PoseNet graph.
         ImageError: there are no photos at `calibration`.
     """
-    _check_input_size(config)
+    check_input_size(config)
     height, width = config.valid_resolution
     checkpoint = weights_for(config, precision)
     key: dict[str, Any] = {
@@ -126,17 +124,3 @@ def weights_for(config: ModelConfig, precision: str) -> Checkpoint:
             'nobody; 2 and 4 work, and int8 is made from these'
         )
     return fetch_checkpoint(config)
-
-
-def _check_input_size(config: ModelConfig) -> None:
-    height, width = config.valid_resolution
-    if height < 1 or width < 1:
-        raise ConfigError(
-            f'Invalid inputResolution {config.input_resolution}. It makes a network input of '
-            f'{width} x {height} pixels, which should be at least 1 x 1'
-        )
-    if height * width > MAX_INPUT_PIXELS:
-        raise ConfigError(
-            f'Invalid inputResolution {config.input_resolution}. A network input of {width} x '
-            f'{height} pixels is more than can be run; 4097 x 4097 is the most'
-        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
@@ -165,17 +165,16 @@ class PoseNetNode(LifecycleNode):
     # Configure and clean up: the model and the topics.
 
     def _configure(self) -> None:
-        values = self._node_parameters.values
-        config, runtime = model_config(values), runtime_config(values)
-        topics = self._camera_topics()
-
-        def load() -> PoseNet:
-            max_batch = runtime.largest_batch(len(topics))
-            return PoseNet.load(config, max_batch=max_batch, **asdict(runtime))
-
-        started = self._loading_since = time.monotonic()
+        started = self._loading_since = time.monotonic()  # locks the model's parameters
         try:
-            net = self._pipeline.start(load, self._stop_requested)
+            values = self._node_parameters.values
+            config, runtime = model_config(values), runtime_config(values)
+            topics = self._camera_topics(values)
+            max_batch = runtime.largest_batch(len(topics))
+            net = self._pipeline.start(
+                lambda: PoseNet.load(config, max_batch=max_batch, **asdict(runtime)),
+                self._stop_requested,
+            )
             self._in_spinning_thread(lambda: self._create_topics(topics, net))
         finally:
             self._loading_since = None
@@ -199,13 +198,12 @@ class PoseNetNode(LifecycleNode):
         self._pipeline.stop()
         self._in_spinning_thread(self._destroy_topics)
 
-    def _camera_topics(self) -> dict[str, CameraTopics]:
+    def _camera_topics(self, values: Mapping[str, Any]) -> dict[str, CameraTopics]:
         """The topics to read, by camera.
 
         Raises:
             ConfigError: a name or a topic is not allowed.
         """
-        values = self._node_parameters.values
         names = values['cameras']
         valid = all(name == '' or CAMERA_NAME.fullmatch(name) for name in names)
         if not valid or not names or len(set(names)) != len(names):
@@ -280,14 +278,14 @@ class PoseNetNode(LifecycleNode):
 
     def _subscribe_or_unsubscribe(self) -> None:
         running = self._active and self._enabled
-        for camera in self._pipeline.cameras.values():
-            camera.unsubscribe()
-            if running:
-                camera.subscribe(self._pipeline.put)
         if running:
             self._pipeline.resume()
         else:
             self._pipeline.rest('paused' if self._active else 'deactivated')
+        for camera in self._pipeline.cameras.values():
+            camera.unsubscribe()
+            if running:
+                camera.subscribe(self._pipeline.put)
 
     def _in_spinning_thread(self, work: Callable[[], None]) -> None:
         """Creates or destroys entities that the executor waits on."""

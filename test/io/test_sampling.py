@@ -1,11 +1,14 @@
 """Some images of whatever a user has: the same ones every time."""
 
+import os
+
 import cv2
 import numpy as np
 import pytest
 
 from posenet_ros import ImageError
-from posenet_ros.io.sampling import sampled_images
+from posenet_ros.io.photos import write_image
+from posenet_ros.io.sampling import fingerprint, sampled_images
 from posenet_ros.io.video import Video, VideoWriter
 
 
@@ -45,3 +48,32 @@ def test_what_holds_no_images_is_refused(tmp_path, name):
     (tmp_path / 'empty').mkdir()
     with pytest.raises(ImageError, match=name):
         list(sampled_images(tmp_path / name, 10))
+
+
+def test_fingerprint_of_photos_is_of_the_contents_that_are_sampled(grey_photos):
+    before = fingerprint(grey_photos, 100)
+    (grey_photos / '.DS_Store').write_text('left by a file manager')
+    (grey_photos / '.#lock').symlink_to('nowhere')  # left by an editor
+    os.utime(grey_photos / '01.png', (1, 1))  # a copy has another time
+    assert fingerprint(grey_photos, 100) == before
+    write_image(grey_photos / '00.png', np.full((20, 30, 3), 255, np.uint8))
+    changed = fingerprint(grey_photos, 100)
+    (grey_photos / '02.png').unlink()
+    assert len({before, changed, fingerprint(grey_photos, 100), fingerprint(grey_photos, 9)}) == 4
+
+
+def test_fingerprint_of_a_video_takes_no_decoding(tmp_path, monkeypatch):
+    """A long video would be decoded at every start."""
+    clip = tmp_path / 'clip.mp4'
+    clip.write_bytes(b'no video at all')
+    os.utime(clip, (1, 1))
+    before = fingerprint(clip, 10)
+    assert fingerprint(clip, 10) == before
+    os.utime(clip, (2, 2))
+    assert fingerprint(clip, 10) != before
+
+
+def test_dangling_link_is_one_sentence(tmp_path):
+    (tmp_path / 'a.png').symlink_to('nowhere')
+    with pytest.raises(ImageError, match=r'cannot read .*a\.png'):
+        fingerprint(tmp_path, 10)

@@ -6,7 +6,7 @@ import sys
 import pytest
 from tfjs_models import mobilenet_like
 
-from posenet_ros import CheckpointError, ConfigError, ModelConfig
+from posenet_ros import CheckpointError, ConfigError, ModelConfig, PoseNet
 from posenet_ros.model import network
 from posenet_ros.model.network import make_network, weights_for
 
@@ -63,4 +63,4 @@ def test_int8_is_made_from_the_most_precise_weights(monkeypatch):
 
 def test_input_without_pixels_is_refused():
     with pytest.raises(ConfigError, match='-15 x -15'):
-        make_network(ModelConfig(input_resolution=-5), 'fp32')
+        PoseNet.load(ModelConfig(input_resolution=-5), 'tensorrt')
