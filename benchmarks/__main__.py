@@ -1,9 +1,9 @@
-"""make bench: every figure that we promise, beside its target and its peer.
+"""make bench: measures every promised figure, beside its target and the reference.
 
 Usage: python -m benchmarks [--quick] [--keep] [SECTION ...]
 
 Prints the figures, whether their targets are reached or not; writes benchmarks.json and
-benchmarks.png. All of it takes about 40 minutes, --quick about 6, with figures that mean less.
+benchmarks.png. All of it takes about 40 minutes; --quick takes about 6 and is less exact.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument('sections', nargs='*', metavar='SECTION', help=', '.join(SECTIONS))
     parser.add_argument('--quick', action='store_true', help='shorter runs')
     parser.add_argument(
-        '--keep', action='store_true', help='keep what benchmarks.json has of other sections'
+        '--keep', action='store_true', help='keep the other sections of benchmarks.json'
     )
     arguments = parser.parse_args()
     unknown = set(arguments.sections) - set(SECTIONS)

@@ -1,14 +1,14 @@
-"""The camera of the node's benchmarks, a process of its own: images out, poses in, JSON printed.
+"""The camera process of the node's benchmarks: sends images, receives poses, prints JSON.
 
 Usage: python -m benchmarks.camera '{"width": 640, "height": 480, "rate": 30, "frames": 120}'
 
     width, height   of the images
-    rate            images a second of each camera; 0 sends each when the last one's poses are there
-    frames          to send by each camera, after `warm_up` more that do not count
-    cameras         their names; none is the one camera without a name
-    reports         print what is known so far, this many times on the way
+    rate            images per second of each camera; 0 waits for the poses of the last image
+    frames          that each camera sends, after `warm_up` frames that are not counted
+    cameras         their names; without any, one camera without a name
+    reports         print the progress this many times
     patience        seconds to wait for the first poses
-    pid             of the node, to tell what it uses
+    pid             of the node, to measure its CPU time
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from std_msgs.msg import Header
 from benchmarks.inputs import photo
 from posenet_ros.ros.messages import image_message
 
-PATIENCE_SECONDS = 90.0  # for the first poses, and no longer than a second for any later ones
+PATIENCE_SECONDS = 90.0  # for the first poses; at most a second for later ones
 
 
 class Camera(Node):
@@ -57,8 +57,8 @@ class Camera(Node):
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
         self.received: dict[int, float] = {}  # stamp -> milliseconds until its poses came
         self.diagnostics: dict[str, dict[str, str]] = {}
-        # Of each second with images, as /diagnostics comes: the median of the inference, and how
-        # much more the latency was.
+        # For each /diagnostics message (one per second): the median inference time, and how much
+        # larger the median latency was.
         self.inference: list[float] = []
         self.overhead: list[float] = []
         self.second: list[float] = []
@@ -93,13 +93,13 @@ class Camera(Node):
         self.reported = time.monotonic()
 
     def run(self) -> dict[str, Any]:
-        """Sends all there is to send, and tells what came back."""
+        """Sends all images, and returns what came back."""
         request = self.request
         rate, count = request['rate'], len(self.images)
         if not self.send_until_answered():
             return {'first': None}
         first = time.time()
-        # What the node dropped until now is none of what is counted from now on.
+        # Frames that the node has dropped until now are not counted.
         self.await_diagnostics()
         dropped_before = self.dropped()
         sent: list[int] = []
@@ -144,16 +144,16 @@ class Camera(Node):
         }
 
     def await_diagnostics(self) -> None:
-        """Until some come that count all that was so far."""
+        """Waits for diagnostics that include everything so far."""
         last = time.monotonic()
         self.spin_until(lambda: self.reported > last + 1.0, 4.0)
 
     def dropped(self) -> int:
-        """Frames, of all cameras, as the node last told."""
+        """Dropped frames of all cameras, by the last diagnostics."""
         return sum(int(values.get('dropped', 0)) for values in self.diagnostics.values())
 
     def send_until_answered(self) -> bool:
-        """Whether poses came within the patience."""
+        """Sends images until poses come; returns whether they came in time."""
         until = time.monotonic() + self.request.get('patience', PATIENCE_SECONDS)
         while time.monotonic() < until and not (
             self.images[0].get_subscription_count() and self.poses[0].get_publisher_count()
@@ -166,7 +166,7 @@ class Camera(Node):
 
 
 def cpu_seconds(pid: int | None) -> float:
-    """That a process has used so far."""
+    """CPU time that a process has used so far."""
     if pid is None:
         return 0.0
     fields = Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()

@@ -22,7 +22,7 @@ class Figure:
     value: float
     unit: str = ''
     target: float | None = None
-    at_least: bool = False  # the target is the least, not the most
+    at_least: bool = False  # the target is a minimum, not a maximum
     note: str = ''
 
     @property
@@ -68,21 +68,21 @@ class Section:
 
 
 def number(value: float) -> str:
-    """With as many digits as it means something."""
+    """A number with only its significant digits."""
     return f'{value:.3g}' if abs(value) < 100 else f'{value:.0f}'
 
 
 def interleaved(
     cases: dict[str, Callable[[], list[float] | None]], rounds: int
 ) -> dict[str, list[float]]:
-    """Milliseconds of each case, in turn, so that all meet the same machine.
+    """Times the cases in turn, so that changes of the machine affect all of them.
 
     Args:
-        cases: each is called once a round; what it returns are its milliseconds, or it is timed.
-        rounds: how many; two more before them warm up.
+        cases: each is called once per round. It returns its milliseconds, or None to be timed here.
+        rounds: how many, after two rounds of warm-up.
 
     Returns:
-        The median of each round.
+        The median of each round, in milliseconds.
     """
     samples: dict[str, list[float]] = {name: [] for name in cases}
     for i in range(rounds + 2):
@@ -100,12 +100,12 @@ def medians(samples: dict[str, list[float]]) -> dict[str, float]:
 
 
 def times_faster(slow: list[float], fast: list[float]) -> float:
-    """The median of the rounds' ratios: what disturbs a round disturbs both."""
+    """The median of the rounds' ratios: a disturbance of a round affects both."""
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
+    """The machine that the figures were measured on."""
     lines = Path('/proc/cpuinfo').read_text().splitlines()
     names = [line.split(': ')[1] for line in lines if line.startswith('model name')]
     flags = next((line for line in lines if line.startswith(('flags', 'Features'))), '').split()

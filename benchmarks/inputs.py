@@ -52,7 +52,7 @@ def couple_maps(resolution: int) -> list[np.ndarray]:
 
 
 def crowd_maps(people: int, size: int = 65, stride: int = 8, seed: int = 0) -> list[np.ndarray]:
-    """Maps as a network gives them that is sure of everybody: people in rows, a little jittered."""
+    """Maps of a network that is certain of everybody: people in rows, a little jittered."""
     generator = np.random.default_rng(seed)
     per_row = int(np.ceil(np.sqrt(2 * people)))
     pitch = size * stride / (per_row + 1)

@@ -1,4 +1,4 @@
-"""What the network would take if all of it ran as fast as this machine multiplies matrices."""
+"""How long the network would take if all of it ran as fast as one matrix product."""
 
 from __future__ import annotations
 

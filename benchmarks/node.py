@@ -31,7 +31,7 @@ PROFILES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 
 
 def environment(profile: str | None = 'fastdds.xml') -> dict[str, str]:
-    """Of a benchmark's process: a domain of its own, and one of our Fast DDS profiles or none."""
+    """For a benchmark process: a separate ROS domain, and one of our Fast DDS profiles or none."""
     variables = {key: value for key, value in os.environ.items() if key not in PROFILES}
     variables |= this_machine_alone(variables)
     if profile is not None:
@@ -40,7 +40,7 @@ def environment(profile: str | None = 'fastdds.xml') -> dict[str, str]:
 
 
 class NodeProcess:
-    """posenet_node, and what /proc tells of it."""
+    """posenet_node as a process, and its memory by /proc."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ def latency(quick: bool) -> Section:
             return statistics.median(run[key] for run in runs)
 
         def more(key: str, plain=plain, watched=watched) -> float:
-            """By the pairs of runs that came one after the other."""
+            """The median difference of consecutive runs with and without a viewer."""
             pairs = zip(watched, plain, strict=True)
             return statistics.median(with_[key] - without[key] for with_, without in pairs)
 
@@ -179,7 +179,7 @@ def latency(quick: bool) -> Section:
 
 @contextlib.contextmanager
 def viewer() -> Iterator[dict[str, int]]:
-    """Somebody who looks at the overlays. What he saw is there afterwards."""
+    """A process that subscribes to the overlays. Afterwards the dict has the counts."""
     process = subprocess.Popen(
         [sys.executable, '-m', 'benchmarks.viewer'],
         env=environment(),
@@ -197,7 +197,7 @@ def viewer() -> Iterator[dict[str, int]]:
 
 
 def lost_by_default(width: int, height: int) -> float:
-    """The share of frames that get no poses without our profiles; all, if none ever did."""
+    """The share of frames without poses when our profiles are not used; 1 if no poses came."""
     with (
         NodeProcess(profile=None),
         camera(
@@ -295,7 +295,7 @@ def start(quick: bool) -> Section:
 
 
 def _first_poses(command: Sequence[str], variables: dict[str, str]) -> float:
-    """Seconds from exec to the first poses, at a camera that is there already."""
+    """Seconds from the start of the node to the first poses, with the camera already running."""
     with camera(width=640, height=480, rate=30, frames=1, warm_up=0) as process:
         time.sleep(2.5)
         with NodeProcess(variables, command=command) as node:

@@ -66,7 +66,7 @@ class Reference:
         return self._ask(do='estimate', net=net, image=image, count=count)
 
     def decode(self, maps: int, stride: int, most: int, count: int) -> dict[str, Any]:
-        """Likewise, of the decoder alone."""
+        """The same for the decoder alone."""
         return self._ask(
             do='decode', maps=maps, stride=stride, max=most, threshold=0.5, radius=20, count=count
         )

@@ -24,7 +24,7 @@ MESSAGE_SIZES = ((640, 480), (1920, 1080))
 
 
 def largest_difference(ours: list[Pose], theirs: list[dict[str, Any]]) -> float:
-    """Of all scores and coordinates; infinite where the numbers of people differ."""
+    """Largest difference of any score or coordinate; infinite if the numbers of people differ."""
     if len(ours) != len(theirs):
         return float('inf')
 
@@ -74,7 +74,7 @@ def decoding(reference: Reference, quick: bool) -> Section:
 
 
 def _growth(section: Section, quick: bool) -> None:
-    """What one more person costs, and one more peak that starts nobody."""
+    """The cost of one more person, and of one more local maximum that starts no person."""
     counts = [0, 1, 2, 5, 10, 20, 30]
     crowds = {n: crowd_maps(max(n, 1)) for n in counts}
     crowds[0][0][:] = 0
@@ -98,7 +98,7 @@ def _growth(section: Section, quick: bool) -> None:
 
 
 def timed(work: Callable[[], Any], count: int) -> list[float]:
-    """Milliseconds of each of some runs."""
+    """Milliseconds of each of `count` runs."""
     milliseconds = []
     for _ in range(count):
         started = time.perf_counter()
@@ -108,7 +108,7 @@ def timed(work: Callable[[], Any], count: int) -> list[float]:
 
 
 class _Message:
-    """A bgr8 sensor_msgs/Image, as far as it is read."""
+    """The fields of a bgr8 sensor_msgs/Image that are read."""
 
     def __init__(self, rgb: np.ndarray) -> None:
         self.height, self.width = rgb.shape[:2]

@@ -1,6 +1,6 @@
-"""Somebody who looks at the markers and the annotated image, and tells at the end how many came.
+"""Subscribes to the markers and the annotated image, and prints at the end how many came.
 
-The messages are taken as bytes: rviz, which this stands for, is no Python that takes them apart.
+The messages stay serialised: rviz, which this stands for, does not deserialise them in Python.
 """
 
 from __future__ import annotations

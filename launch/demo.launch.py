@@ -97,7 +97,7 @@ def launch_camera_and_rviz(context: LaunchContext) -> list:
         raise ValueError(f'camera:={given("camera")} should be one of {", ".join(cameras)}')
     camera = cameras[given('camera')]
     image_topic = given('image_topic')
-    # What IfCondition understands, of what a flag may be.
+    # IfCondition understands fewer words for true and false than flag().
     actions: list = [SetLaunchConfiguration('node', str(flag('node', given('node'))).lower())]
     if camera:
         actions.append(
@@ -121,7 +121,7 @@ def launch_camera_and_rviz(context: LaunchContext) -> list:
                     *('-d', str(share / 'config/posenet.rviz')),
                     *('-f', given('frame_id')),
                 ],
-                # The topics of config/posenet.rviz, as they are called here.
+                # From the topic names in config/posenet.rviz to the names in this launch.
                 remappings=[
                     ('/image_raw', images),
                     ('/camera_info', f'{images.rpartition("/")[0]}/camera_info'),

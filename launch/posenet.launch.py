@@ -28,7 +28,7 @@ OTHER_ARGUMENTS = (
     ('namespace', '', 'Namespace of the node and its topics.'),
     ('node_name', 'posenet_node', 'Name of the node.'),
     ('params_file', '', 'YAML file of parameters, such as config/posenet.yaml.'),
-    ('use_sim_time', '', 'Take the time from /clock. Empty leaves it to params_file.'),
+    ('use_sim_time', '', 'Take the time from /clock. Empty keeps the value of params_file.'),
     ('respawn', 'false', 'Start the node again if its process dies.'),
     ('log_level', 'info', 'Lowest severity that is logged.'),
     (
@@ -56,8 +56,8 @@ def generate_launch_description() -> LaunchDescription:
                 description=f"{spec.help}{allowed} The node's default: {default}",
             )
         )
-    # The defaults of these arguments are nobody else's: whoever includes this file gets back what
-    # it had.
+    # Push and pop keep the defaults of these arguments inside this file: a launch file that
+    # includes it keeps its own values.
     return LaunchDescription(
         [
             PushLaunchConfigurations(),
@@ -84,7 +84,7 @@ def launch_node(context: LaunchContext) -> list:
         share = Path(get_package_share_directory('posenet_ros'))
         environment, left_out = profile_environment(context.environment, share)
         if left_out:
-            actions.append(LogInfo(msg=f'posenet_node: no Fast DDS profile of ours, {left_out}'))
+            actions.append(LogInfo(msg=f'posenet_node: Fast DDS profile not applied: {left_out}'))
     actions.append(
         LifecycleNode(
             package='posenet_ros',

@@ -1,9 +1,9 @@
-"""Cache of what takes long to build: ONNX networks and TensorRT engines. Knows POSENET_HOME.
+"""Cache of what takes long to build: ONNX networks and TensorRT engines, in POSENET_HOME.
 
 An engine is executable code that TensorRT runs without checking it. So the cache lies in a folder
 that only its owner can enter, and beside each file lies a manifest with everything that it was
-built from and its SHA-256. A file is used if its manifest is, byte for byte, the one that we would
-write for it; the bytes that were checked are the bytes that are used.
+built from and its SHA-256. A file is used only if its manifest is byte for byte the one that we
+would write for it. It is read once, so the bytes that were checked are the bytes that are used.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger('posenet_ros')
 
 Key = dict[str, Any]  # everything that decides what is built; JSON
 
-MAX_BYTES = 1 << 30  # of one folder; the least recently used files go
+MAX_BYTES = 1 << 30  # per folder; beyond it the least recently used files are deleted
 ABANDONED_SECONDS = 3600.0
 
 
@@ -68,8 +68,8 @@ class BuildCache:
             raise CacheError(f'the cache {self.folder} belongs to another user')
         if stat.S_IMODE(found.st_mode) & 0o077:
             raise CacheError(
-                f'the cache {self.folder} can be entered by others, and what is in it is run: '
-                f'chmod 700 {self.folder}, after deleting what is there'
+                f'the cache {self.folder} can be entered by others, who may have changed its code: '
+                f'delete its files, then run chmod 700 {self.folder}'
             )
 
     def path(self, key: Key) -> Path:
@@ -161,7 +161,7 @@ class BuildCache:
             return None, f'the one in the cache cannot be read ({error})'
         if manifest != _manifest(key, data):
             return None, f'the one in the cache is not what was built ({path.name})'
-        with contextlib.suppress(OSError):  # a read-only cache is as good
+        with contextlib.suppress(OSError):  # a read-only cache works too
             os.utime(path.with_suffix('.json'))  # when it was used last, for _prune
         return data, ''
 

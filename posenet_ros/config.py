@@ -98,8 +98,8 @@ class ModelConfig:
     tfjs_dilations: bool = field(
         default=False,
         metadata={
-            'help': 'Run dilated layers as the reference does, with the rows dilated and the '
-            'columns not: a defect of the published graphs that is repaired by default.'
+            'help': 'Run dilated layers as the reference does: rows dilated, columns not. This '
+            'defect of the published graphs is repaired by default.'
         },
     )
 
@@ -200,8 +200,8 @@ class DecoderConfig:
     nms_radius: float = field(
         default=20.0,
         metadata={
-            'help': 'Two people closer than this at the same body part are one. In pixels of '
-            'the network input. More than 0.',
+            'help': 'Two detections whose same body part is closer than this are one person. In '
+            'pixels of the network input. More than 0.',
             'range': (0.001, 1000.0),
         },
     )
@@ -249,14 +249,14 @@ class RuntimeConfig:
     """What runs the network, and how.
 
     Raises:
-        ConfigError: a value that it cannot have.
+        ConfigError: an option has an invalid value.
     """
 
     backend: str = field(
         default='auto',
         metadata={
             'help': 'What runs the network: tensorrt (NVIDIA GPUs), onnxruntime (CPU), or auto: '
-            'tensorrt where a GPU, its driver, tensorrt and pycuda or cuda-python are there, '
+            'tensorrt if a GPU, its driver, tensorrt and pycuda or cuda-python are available, '
             'otherwise onnxruntime.',
             'choices': BACKENDS,
         },
@@ -264,8 +264,8 @@ class RuntimeConfig:
     precision: str | None = field(
         default=None,
         metadata={
-            'help': 'Arithmetic of the network. Empty takes what quant_bytes stands for: 4 is '
-            'fp32, 2 is fp16 (on the CPU, which has none, fp32), 1 is int8.',
+            'help': 'Arithmetic of the network. Empty follows quant_bytes: 4 is fp32, 2 is fp16 '
+            '(fp32 on the CPU, which has no fp16), 1 is int8.',
             'choices': PRECISIONS,
         },
     )
@@ -295,24 +295,24 @@ class RuntimeConfig:
     cuda_library: str | None = field(
         default=None,
         metadata={
-            'help': 'What tensorrt reaches the GPU with: pycuda, or cuda-python, which runs the '
-            'network as a CUDA graph. Empty takes the first that is installed.',
+            'help': 'Python package through which tensorrt uses the GPU: pycuda, or cuda-python, '
+            'which runs the network as a CUDA graph. Empty takes the first that is installed.',
             'choices': CUDA_LIBRARIES,
         },
     )
     workspace_mib: int = field(
         default=0,
         metadata={
-            'help': 'Most scratch memory of a layer in MiB while tensorrt builds an engine and '
-            'runs it; 0 leaves the limit to tensorrt.',
+            'help': 'Limit of the scratch memory of a layer, in MiB, while tensorrt builds and '
+            'runs an engine; 0 leaves the limit to tensorrt.',
             'range': (0, 65536),
         },
     )
     dla_core: int = field(
         default=-1,
         metadata={
-            'help': 'Run on this Deep Learning Accelerator of a Jetson (fp16 and int8), with the '
-            'GPU for what it cannot do; -1 is the GPU alone.',
+            'help': 'Run on this Deep Learning Accelerator of a Jetson (fp16 and int8); layers '
+            'that it does not support run on the GPU. -1 uses only the GPU.',
             'range': (-1, 15),
         },
     )
@@ -346,7 +346,7 @@ class RuntimeConfig:
         return self.precision or PRECISION_OF_QUANT_BYTES[quant_bytes]
 
     def largest_batch(self, wanted: int) -> int:
-        """How many of the wanted images one run can have: a DLA takes one."""
+        """The largest batch that can run, at most `wanted`: a DLA takes one image at a time."""
         return wanted if self.dla_core < 0 else 1
 
 
@@ -377,10 +377,11 @@ def default_of(option: Field[Any]) -> Any:
 
 
 def valid_input_size(size: float, output_stride: int) -> int:
-    """The input size in pixels that the network takes for a wished size.
+    """Rounds a requested input size, in pixels, to one that the network takes.
 
-    The same when one less is a multiple of the stride, and otherwise rounded down to a multiple,
-    plus one; so 256 at stride 16 goes up to 257. Source: util.ts, toValidInputResolution.
+    A multiple of the stride plus 1 stays as it is. Any other size is rounded down to a multiple of
+    the stride, then 1 is added: at stride 16, 256 becomes 257. Source: util.ts,
+    toValidInputResolution.
     """
     if (size - 1) % output_stride == 0:
         return int(size)

@@ -1,8 +1,8 @@
-"""Which Python runs the executables: the one that has what they import. Standard library only.
+"""Chooses the Python that runs the executables: one that has their dependencies.
 
-A distribution's `ros2` starts them with the system's Python, which has ROS and not numba or ONNX
-Runtime. These lie in a virtual environment, and the executables change over to it by themselves,
-however they are started: by `ros2 run`, `ros2 launch`, a robot's own launch file or systemd.
+`ros2` starts them with the system's Python, which has ROS but not numba or ONNX Runtime. Those are
+in a virtual environment. The executables switch to its Python themselves, however they are started:
+by `ros2 run`, `ros2 launch`, a robot's own launch file or systemd. Uses only the standard library.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ def expanded(path: Path | str) -> Path:
     """A path with ~ replaced.
 
     Raises:
-        PoseNetError: there is no such home.
+        PoseNetError: the user is unknown, or has no home directory.
     """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise PoseNetError(f'{path}: nobody of that name has a home here') from error
+        raise PoseNetError(f'{path}: the home directory is unknown') from error
 
 
 def default_environment() -> Path:
-    """The virtual environment that setup_robot makes, where nothing else is asked for."""
+    """The virtual environment that setup_robot makes by default."""
     data = os.environ.get('XDG_DATA_HOME') or '~/.local/share'
-    with contextlib.suppress(PoseNetError):  # nobody's home
+    with contextlib.suppress(PoseNetError):  # no home directory: keep the ~
         data = str(expanded(data))
     return Path(data) / 'posenet_ros' / 'venv'
 
 
 def chosen_python() -> Path | None:
-    """The Python that is to run the executables; None is the one that runs already.
+    """The Python that should run the executables; None for the one that is running.
 
     $POSENET_PYTHON; otherwise an active virtual environment with numba; otherwise the one that
-    setup_robot made; otherwise the Python that started.
+    setup_robot made; otherwise the Python that is running.
 
     Raises:
-        PoseNetError: POSENET_PYTHON names no program.
+        DependencyError: POSENET_PYTHON is not an executable file.
     """
     named = os.environ.get(PYTHON_VARIABLE)
     if named:
@@ -120,7 +120,7 @@ def dependencies_for(purpose: str) -> Iterator[None]:
 
 
 def _is_running(python: Path) -> bool:
-    # The folder tells, too: the Python of a virtual environment is a link to the system's.
+    # Compares the folder too: a virtual environment's Python is a symlink to the system's.
     running = Path(sys.executable)
     same_folder = python.parent.resolve() == running.parent.resolve()
     return same_folder and python.resolve() == running.resolve()

@@ -6,7 +6,7 @@ class PoseNetError(Exception):
 
 
 class ConfigError(PoseNetError, ValueError):
-    """An option has a value that it cannot have."""
+    """An option has an invalid value."""
 
 
 class CheckpointError(PoseNetError):
@@ -18,7 +18,7 @@ class GraphError(PoseNetError):
 
 
 class BackendError(PoseNetError):
-    """A backend cannot be had here, or failed while it ran."""
+    """A backend is not available here, or failed while it ran."""
 
 
 class ImageError(PoseNetError, ValueError):
@@ -26,7 +26,7 @@ class ImageError(PoseNetError, ValueError):
 
 
 class NoDeviceError(BackendError):
-    """There is nothing here that the backend could run on; the message says what is missing."""
+    """The backend has no device to run on; the message says what is missing."""
 
 
 class DependencyError(PoseNetError):

@@ -43,7 +43,7 @@ class StageTimes:
 class PoseNet:
     """A loaded model. Use it from one thread at a time; close it, or use it in a with block.
 
-    Calls share the same buffers, so a second call at the same time is refused.
+    Calls share buffers, so a concurrent call raises a BackendError.
     """
 
     def __init__(
@@ -72,12 +72,12 @@ class PoseNet:
             config: which model; None is the reference's default model.
             backend: tensorrt (NVIDIA GPUs), onnxruntime (CPU), or auto for the best that works
                 here; backend_reason then says why it was chosen.
-            precision: fp32, fp16 or int8. None takes what quant_bytes stands for.
+            precision: fp32, fp16 or int8. None follows quant_bytes.
             max_batch: images that a GPU runs at once, 1 to 64; more run in several batches.
             options: the other fields of RuntimeConfig, as keywords.
 
         Raises:
-            ConfigError: an option has a value that it cannot have.
+            ConfigError: an option has an invalid value.
             CheckpointError: the weights are missing, unreachable or damaged.
             GraphError: the checkpoint's graph is not a PoseNet graph.
             BackendError: the backend cannot run here.
@@ -143,7 +143,7 @@ class PoseNet:
             there.
 
         Raises:
-            ConfigError: an option has a value that it cannot have.
+            ConfigError: an option has an invalid value.
             ImageError: the image is not uint8 RGB, or has no pixels.
             BackendError: the network could not be run.
         """
@@ -182,7 +182,7 @@ class PoseNet:
             self._in_use.release()
 
     def warm_up(self) -> None:
-        """Runs each path once, so that the first frame waits for no compilation."""
+        """Runs each code path once, so that no compilation delays the first frame."""
         image = np.zeros((4, 4, 3), np.uint8)
         self.estimate([image], DecoderConfig(decoding_method='single-person'))
         self.estimate([image], DecoderConfig(score_threshold=0.0))
@@ -212,7 +212,7 @@ class PoseNet:
         # Run the network: four heads (n, rows, columns, channels).
         heads = self.backend.run(batch)
         inferred = time.perf_counter()
-        if not all_finite(*heads):  # they could decode to an empty list
+        if not all_finite(*heads):  # NaN could decode to no people
             names = [n for n, head in zip(HEADS, heads, strict=True) if not np.isfinite(head).all()]
             raise BackendError(f'the network gave NaN or infinite values ({", ".join(names)})')
 

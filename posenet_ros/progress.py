@@ -1,4 +1,4 @@
-"""How long work reports how far it has come."""
+"""The callback through which long work reports its progress."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ Progress = Callable[[str, int, int], None]  # what is being done, steps done, of
 
 
 def no_progress(what: str, done: int, total: int) -> None:
-    """For callers that show none."""
+    """Ignores progress, for callers that do not show it."""

@@ -22,7 +22,7 @@ NO_SHARED = 'the full set of goldens, models and photos (../shared) is not on th
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keeps weights and networks away from the user's own cache, from run to run."""
+    """Uses a cache of the tests' own, which is kept between runs, and not the user's."""
     os.environ['POSENET_HOME'] = str(config.rootpath / '.pytest_cache/posenet_home')
 
 
@@ -74,11 +74,11 @@ def net(default_model_config: ModelConfig) -> Iterator[PoseNet]:
     try:
         loaded = PoseNet.load(default_model_config)
     except CheckpointError as error:
-        # Offline, not broken: anything else fails.
+        # Skips only if this machine is offline; any other error fails.
         if default_model_config.model_url or 'npm' not in str(error):
             raise
         if not any(reason in str(error) for reason in ('npm cannot get', 'no npm client')):
             raise
-        pytest.skip(f'the default model cannot be had here: {error}')
+        pytest.skip(f'the default model is not available here: {error}')
     with loaded:
         yield loaded

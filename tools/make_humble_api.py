@@ -3,18 +3,19 @@
 
     make_humble_api.py --messages-of PACKAGE ros2/rclpy=GIT_DIR ros2/launch=GIT_DIR ... > api.json
 
-Read from the sources on a branch, with `ast`: no ROS is needed. Of messages, those are listed that
-the Python and message files of PACKAGE name, with the messages that these contain.
+Read from the sources on a branch, with `ast`: no ROS is needed. The messages listed are those that
+the Python and message files of PACKAGE name, and the messages that these contain.
 
     "modules": {module: {name: what}}
         what: [parameters] of a function, {class}, null for a value, and 'module.name' for a name
         that is another one: a re-export of a package's __init__, or an alias.
         class: {'bases': [...], method: [parameters] without self, 'attributes': [...]}, and
-        'members' for an enum. Inherited methods are with the bases: 'module.name' where the base
-        is listed here, or as it is written. Nested classes are listed like methods, as {class}.
+        'members' for an enum. Inherited methods are listed only in the bases. A base is
+        'module.name' if it is listed here, else as written. Nested classes are listed like
+        methods, as {class}.
     "messages": {type: [fields, constants]}; of a service {'request': [...], 'response': [...]}
 
-A bare '*' in a list of parameters stands before those that only go by keyword.
+A bare '*' in a list of parameters stands before the keyword-only ones.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-# Where each repository keeps its Python package; of these all modules are listed but LEFT_OUT, and
-# what begins with one of them.
+# Where each repository keeps its Python package. All modules are listed, except those whose name
+# begins with an entry of LEFT_OUT.
 PACKAGES = {
     'ros2/rclpy': 'rclpy/rclpy',
     'ros2/launch': 'launch/launch',
@@ -141,7 +142,7 @@ class Module:
         return None
 
     def full_name(self, written: str) -> str:
-        """What a name that stands in this module is called from outside."""
+        """The full name of a name that this module uses."""
         first, dot, rest = written.partition('.')
         if first in self.imported:
             return self.imported[first] + dot + rest

@@ -1,7 +1,7 @@
-"""What `rosdep install --from-paths src --ignore-src -y` is where the stand-in's tests run.
+"""Stands in for `rosdep install --from-paths src --ignore-src -y` in the tests.
 
-Everything is installed there already; this says whether rosdep would know what package.xml asks
-for, on Ubuntu 22.04 and 24.04, by the dated list test/data/rosdep.json.
+Everything is installed already. This checks whether rosdep knows the dependencies in package.xml on
+Ubuntu 22.04 and 24.04, by the dated list test/data/rosdep.json.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ KNOWN = Path(__file__).resolve().parent.parent / 'test/data/rosdep.json'
 
 
 def keys_of(package_xml: Path) -> Iterator[str]:
-    """Everything that a package depends on, as rosdep is asked for it."""
+    """The rosdep keys of all dependencies of a package."""
     for element in ElementTree.parse(package_xml).getroot():
         if element.tag.endswith('depend') and element.text:
             yield element.text.strip()
 
 
 def unknown_keys(package_xml: Path) -> list[str]:
-    """What rosdep does not know, or apt does not have, on one of the two."""
+    """Keys that rosdep or apt does not have on one of the two releases of Ubuntu."""
     known = json.loads(KNOWN.read_text())
     available = {*known['ros_packages'], *known['apt_packages']}
     return sorted(set(keys_of(package_xml)) - available)
@@ -31,7 +31,7 @@ def unknown_keys(package_xml: Path) -> list[str]:
 
 def main() -> int:
     if sys.argv[1:] != ['install', '--from-paths', 'src', '--ignore-src', '-y']:
-        sys.exit(f'rosdep {" ".join(sys.argv[1:])} is not what stands in README.md')
+        sys.exit(f'rosdep {" ".join(sys.argv[1:])} is not the command of README.md')
     unknown = [key for path in Path('src').glob('*/package.xml') for key in unknown_keys(path)]
     for key in unknown:
         print(f'ERROR: no rule for {key} on jammy and noble', file=sys.stderr)

@@ -1,6 +1,6 @@
 """Writes config/posenet.yaml and README.md's parameter tables from the table in the code.
 
-Usage: python tools/write_parameter_docs.py. A test holds the three together.
+Usage: python tools/write_parameter_docs.py. A test checks that they agree.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def readme_tables() -> str:
 
 
 def readme_text(readme: str) -> str:
-    """README.md with the tables of today."""
+    """README.md with the current tables."""
     return README_SECTION.sub(lambda match: readme_tables(), readme)
 
 

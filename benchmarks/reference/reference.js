@@ -1,8 +1,8 @@
-// The reference implementation as a process: a line of JSON in is one request, a line out its answer.
+// The reference implementation as a process. It answers each line of JSON with a line of JSON.
 //
-//   {"do": "load", "model": folder/model.json, "config": {...}}  a network, by its place in order
-//   {"do": "image", "file": raw RGBA bytes, "width": w, "height": h}  an image, likewise
-//   {"do": "maps", "folder": raw float32 maps, "height": h, "width": w}  decoder maps, likewise
+//   {"do": "load", "model": folder/model.json, "config": {...}}  gives a network's index
+//   {"do": "image", "file": raw RGBA bytes, "width": w, "height": h}  gives an image's index
+//   {"do": "maps", "folder": raw float32 maps, "height": h, "width": w}  gives the maps' index
 //   {"do": "estimate", "net": i, "image": i, "count": n}  n times image -> poses
 //   {"do": "decode", "maps": i, "stride": s, "max": m, "threshold": t, "radius": r, "count": n}
 //

@@ -22,7 +22,7 @@ class Backend(Protocol):
     name: str  # onnxruntime or tensorrt
     device: str  # what it runs on, to be shown
     precision: str  # fp32, fp16 or int8
-    max_batch: int  # images of one run; no more than are faster together
+    max_batch: int  # images of one run; 1 if batches are not faster
 
     def input_buffer(self, count: int) -> np.ndarray:
         """Where to write the images of the next run: float32 (count, 3, height, width)."""
@@ -45,12 +45,12 @@ class Backend(Protocol):
 
 
 class Runtime(Protocol):
-    """What can load networks. Close it if it has not loaded one."""
+    """Loads networks. Close it if it has loaded none: a Backend takes over its device."""
 
     name: str  # onnxruntime or tensorrt
-    reason: str  # why it is this one
+    reason: str  # why this runtime was chosen
     precision: str  # that networks will run in: fp32, fp16 or int8
-    network_precision: str  # that the ONNX should have for it
+    network_precision: str  # that the ONNX must have for it
     int8_layout: str  # of int8 networks: see make_network
 
     def load(self, network: Network, max_batch: int = 1) -> Backend:
@@ -76,7 +76,7 @@ def find_runtime(options: RuntimeConfig, quant_bytes: int) -> Runtime:
         quant_bytes: of the model; decides the precision if the options do not.
 
     Raises:
-        ConfigError: an option does not go with the runtime.
+        ConfigError: the runtime does not support an option.
         NoDeviceError: the runtime that was asked for cannot run; says what is missing.
     """
     openers = {'tensorrt': _open_tensorrt, 'onnxruntime': _open_onnxruntime}  # best first

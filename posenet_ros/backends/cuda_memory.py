@@ -1,7 +1,7 @@
 """The CUDA that a network needs: one context, one stream, device memory and pinned buffers.
 
-Through pycuda, or through NVIDIA's cuda-python, which alone captures CUDA graphs. Both use the
-device's primary context, which they share with whatever else runs in the process. All calls are
+Through pycuda, or through NVIDIA's cuda-python; only cuda-python captures CUDA graphs. Both use the
+device's primary context, which they share with all other CUDA code in the process. All calls are
 made inside `with cuda.current()`, by one thread at a time.
 """
 
@@ -43,7 +43,7 @@ class Cuda(Protocol):
         """A float32 array in page-locked memory, for fast asynchronous copies."""
 
     def free_pinned(self, array: np.ndarray) -> None:
-        """Frees it. The array must not be used afterwards."""
+        """Frees a pinned array, which must not be used afterwards."""
 
     def to_device(self, address: int, array: np.ndarray) -> None:
         """Queues a copy of a pinned array (C order) to device memory."""
@@ -78,7 +78,7 @@ def open_cuda(library: str | None = None) -> Cuda:
     Raises:
         NoDeviceError: the library, the driver or the device is missing; says which.
     """
-    try:  # saves importing a library, 70 ms and 10 MB
+    try:  # without a driver, importing a library is a waste: 70 ms, 10 MB
         ctypes.CDLL('libcuda.so.1')
     except OSError as error:
         wanted = {library} if library else {'pycuda', 'cuda-python'}
@@ -121,7 +121,7 @@ class PyCuda:
             ) from error
         except ImportError as error:
             raise NoDeviceError(
-                f'pycuda was built for another CUDA than this driver is of ({error}); install it '
+                f'pycuda was built for another CUDA than the driver has ({error}); install it '
                 'again: pip install --force-reinstall --no-binary pycuda pycuda'
             ) from error
         self._driver = driver
@@ -192,8 +192,8 @@ class PyCuda:
             with self.current():
                 del self._stream  # the last reference: destroys the stream in its context
         finally:
-            # On a lost device that fails. Once the context is detached, pycuda drops what is left
-            # without calling CUDA, which would abort the process.
+            # On a lost device this fails. With the context detached, pycuda forgets what is left
+            # without calling CUDA; such a call would abort the process.
             self._detach()
 
     def _detach(self) -> None:

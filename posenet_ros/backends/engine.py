@@ -86,7 +86,7 @@ class TensorRTBackend:
         for name in names:
             wanted = trt.TensorIOMode.INPUT if name == INPUT_NAME else trt.TensorIOMode.OUTPUT
             if engine.get_tensor_mode(name) != wanted:
-                raise BackendError(f'the engine has {name} on the wrong side')
+                raise BackendError(f'the engine has the wrong mode (input or output) for {name}')
             if engine.get_tensor_dtype(name) != trt.DataType.FLOAT:
                 raise BackendError(f'the engine has {name} in {engine.get_tensor_dtype(name)}')
 
@@ -111,7 +111,7 @@ class TensorRTBackend:
                 self._enqueue(count)
             self._cuda.synchronize()
             if count not in self._launches:
-                # From now on as a CUDA graph, if it can be captured: one call instead of dozens.
+                # Later runs are a CUDA graph, if it can be captured: one call instead of dozens.
                 recorded = self._cuda.record(lambda: self._enqueue(count))
                 self._launches[count] = recorded or (lambda: self._enqueue(count))
         return Heads(*(head[:count] for head in self._heads))

@@ -2,7 +2,7 @@
 
 From TensorRT 10 on networks are strongly typed: the ONNX graph alone decides the precision. Before
 that the graph is float32 or Q/DQ, and builder flags allow fp16 and int8. The code checks whether a
-name exists in the module, never for a version.
+name exists in the module, and never compares version numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from posenet_ros.core.heads import HEADS, INPUT_NAME
 from posenet_ros.errors import BackendError, ConfigError
 from posenet_ros.progress import Progress
 
-# Part of every engine's key: raise it when the same ONNX and options make another engine.
+# Part of every engine's key: increase it when the same ONNX and options make another engine.
 BUILDER_VERSION = 1
 
 Shape = tuple[int, int, int, int]
@@ -44,7 +44,7 @@ class EngineOptions:
         precision: fp32, fp16 or int8: what the ONNX was made for.
         profile: the input shapes that it takes.
         workspace_mib: limit of a layer's scratch memory in MiB; 0 keeps TensorRT's own.
-        dla_core: the Deep Learning Accelerator to run on, with the GPU for what it cannot do.
+        dla_core: the Deep Learning Accelerator to run on; other layers use the GPU.
     """
 
     precision: str
@@ -98,7 +98,7 @@ def build_engine(
         raise BackendError(f'TensorRT does not take the ONNX model: {"; ".join(reasons)}')
 
     config = builder.create_builder_config()
-    # TF32 would have a mantissa as short as float16's.
+    # TF32 has a mantissa as short as float16's: too inaccurate for fp32.
     config.clear_flag(trt.BuilderFlag.TF32)
     if options.workspace_mib:
         config.set_memory_pool_limit(

@@ -1,4 +1,4 @@
-"""Keeps TensorRT engines: what an engine depends on, and when it is built again."""
+"""Caches TensorRT engines, by everything that an engine depends on."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def engine_key(trt: Any, cuda: Cuda, model: bytes, options: EngineOptions) -> Ke
         **device_key(trt, cuda),
         'onnx': hashlib.sha256(model).hexdigest(),
         'strongly_typed': is_strongly_typed(trt),
-        **json.loads(json.dumps(asdict(options))),  # tuples as JSON has them
+        **json.loads(json.dumps(asdict(options))),  # tuples become lists
     }
 
 

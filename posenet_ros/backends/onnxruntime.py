@@ -88,7 +88,7 @@ class OnnxRuntimeBackend:
             self._session: ort.InferenceSession | None = ort.InferenceSession(
                 model, options, providers=['CPUExecutionProvider']
             )
-        except Exception as error:  # ONNX Runtime's errors share no class
+        except Exception as error:  # ONNX Runtime's errors have no common base class
             raise BackendError(f'ONNX Runtime cannot load the model: {error}') from error
         self.precision = precision
         self.device = f'CPU {platform.machine()}'
@@ -117,5 +117,5 @@ def _int8_products_saturate(cpuinfo: Path = CPUINFO) -> bool:
     try:
         flags = cpuinfo.read_text()
     except OSError:
-        return True  # cannot be told
+        return True  # not known: assume that they do
     return 'avx512_vnni' not in flags and 'avx_vnni' not in flags

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command. Returns the exit status: 0, 1 after an error, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     if threading.current_thread() is threading.main_thread():
-        # SystemExit instead of sudden death, so that half-written files are removed.
+        # SystemExit instead of an immediate end, so that half-written files are removed.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         options.run(options)
@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of our output, `head` for one, has closed it. Python would complain at exit.
+        # The reader of our output (e.g. `head`) closed the pipe. Without this, Python prints an
+        # error at exit.
         sys.stdout = None
         return 0
     return 0

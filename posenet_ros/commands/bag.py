@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> None:
         '--annotated', action='store_true', help='also write drawn images on TOPIC/annotated'
     )
     parser.add_argument(
-        '--storage', choices=('mcap', 'sqlite3'), default='mcap', help='of the new bag (mcap)'
+        '--storage', choices=('mcap', 'sqlite3'), default='mcap', help='its format (mcap)'
     )
     add_estimation_options(parser)
     parser.set_defaults(run=run)

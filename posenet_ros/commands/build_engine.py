@@ -25,9 +25,9 @@ def add_parser(commands: Any) -> None:
         type=int,
         default=1,
         metavar='N',
-        help='most images of one run; for the node, its number of cameras (1)',
+        help='largest batch; for the node, its number of cameras (1)',
     )
-    parser.add_argument('--rebuild', action='store_true', help='build it whatever the cache has')
+    parser.add_argument('--rebuild', action='store_true', help='build it even if it is cached')
     add_options(parser, ModelConfig)
     add_options(parser, RuntimeConfig, without=('allow_spinning', 'num_threads', 'backend'))
     parser.set_defaults(run=run)

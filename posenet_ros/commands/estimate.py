@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
         'estimate',
         help='find people in a photo, a folder of photos or a video',
         description='Finds people. Prints JSON in the shape of the reference implementation '
-        '(an array of poses for a photo; an array with one entry a photo or frame otherwise), '
+        '(an array of poses for a photo; an array with one entry per photo or frame otherwise), '
         'or draws them.',
     )
     parser.add_argument('input', type=Path, metavar='IMAGE|VIDEO|FOLDER')

@@ -28,13 +28,13 @@ def add_parser(commands: Any) -> None:
         '--precision',
         choices=PRECISIONS,
         default='fp32',
-        help='of all but the heads, which stay in float32 (fp32)',
+        help='precision of all layers but the heads, which stay in float32 (fp32)',
     )
     parser.add_argument(
         '--layout',
         choices=('tensorrt', 'onnxruntime'),
         default='tensorrt',
-        help='what int8 is for: each is slow or refused elsewhere (tensorrt)',
+        help='runtime that int8 is made for; the other is slow with it or rejects it (tensorrt)',
     )
     parser.add_argument(
         '--calibration',

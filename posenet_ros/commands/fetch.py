@@ -19,7 +19,7 @@ def add_parser(commands: Any) -> None:
         "prints where they are. Also compiles this package's loops, so that the first start of "
         'the node is as fast as later ones.',
     )
-    parser.add_argument('--force', action='store_true', help='fetch again what the cache has')
+    parser.add_argument('--force', action='store_true', help='fetch even if it is cached')
     add_options(parser, ModelConfig)
     parser.set_defaults(run=run)
 

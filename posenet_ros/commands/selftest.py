@@ -23,10 +23,10 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the report to a file')
     parser.add_argument(
-        '--image', type=Path, help='a photo of people, for the shift of their keypoints'
+        '--image', type=Path, help='a photo of people, to measure the shift of their keypoints'
     )
     parser.add_argument(
-        '--rounds', type=int, default=100, metavar='N', help='how often each is timed (100)'
+        '--rounds', type=int, default=100, metavar='N', help='how often each run is timed (100)'
     )
     add_options(parser, ModelConfig)
     add_options(parser, RuntimeConfig, without=('allow_spinning', 'precision', 'num_threads'))

@@ -1,1 +1,1 @@
-"""What every frame goes through, in numpy and numba alone: preprocess, heads, decode."""
+"""The steps of every frame, in numpy and numba only: preprocess, heads, decode."""

@@ -1,7 +1,7 @@
 """Heatmaps, offsets and displacements -> poses, for one person or for many.
 
-The arithmetic is the reference's to the last bit: single-person positions in float32, everything
-of the multi-person decoder in float64, and the same order where scores are equal.
+The results are bit-identical to the reference's: single-person positions are float32, the
+multi-person decoder computes in float64, and equal scores are taken in the same order.
 
 Source: tfjs-models/posenet 2.2.2, single_pose/ and multi_pose/ (decode_multiple_poses.ts,
 decode_pose.ts, build_part_with_score_queue.ts, max_heap.ts); Papandreou et al., PersonLab,
@@ -78,7 +78,7 @@ def decode_multiple_poses(
     score_threshold: float = 0.5,
     nms_radius: float = 20,
 ) -> list[Pose]:
-    """Finds everybody: from the highest local maxima along the displacements.
+    """Finds everybody: each pose starts at a local maximum and follows the displacements.
 
     Args:
         heatmap_scores: float32 (h, w, 17), after the sigmoid.
@@ -98,7 +98,7 @@ def decode_multiple_poses(
         ConfigError: max_detections, score_threshold or nms_radius is out of range.
         ValueError: an array has the wrong shape.
     """
-    DecoderConfig(False, max_detections, score_threshold, nms_radius)  # refuses wrong values
+    DecoderConfig(False, max_detections, score_threshold, nms_radius)  # raises a ConfigError
     heads = Heads(*_checked(heatmap_scores, offsets, displacements_fwd, displacements_bwd))
     return as_poses(
         multiple_pose_arrays(heads, output_stride, max_detections, score_threshold, nms_radius)
@@ -148,7 +148,7 @@ def multiple_pose_arrays(
 
 
 def _checked(*heads: np.ndarray) -> list[np.ndarray]:
-    """The first heads, as float32 and C-contiguous; a ValueError where a shape is wrong."""
+    """The given heads as C-contiguous float32. Raises a ValueError if a shape is wrong."""
     arrays = [np.ascontiguousarray(head, np.float32) for head in heads]
     height_and_width = arrays[0].shape[:2]
     for array, name, depth in zip(arrays, Heads._fields, HEADS.values(), strict=False):
@@ -233,7 +233,7 @@ def _multiple_poses(
 def _build_queue(heatmap, threshold):
     """Max-heap of the local maxima at or above the threshold.
 
-    A local maximum is at least as high as its eight neighbours, so of a plateau every cell is one.
+    A local maximum is at least as high as its eight neighbours, so every cell of a plateau is one.
     Each row is scanned without branches, which LLVM vectorises.
 
     Returns:

@@ -11,8 +11,8 @@ import numba
 def jit(function: Callable[..., Any]) -> Callable[..., Any]:
     """numba.njit that releases the GIL and caches its machine code on disk for the next start.
 
-    The cache lies beside the sources, in the user's cache or in NUMBA_CACHE_DIR. Where none of them
-    can be written, each start compiles anew.
+    The cache lies beside the sources, in the user's cache or in NUMBA_CACHE_DIR. If none of them is
+    writable, every start compiles again.
     """
     try:
         return numba.njit(cache=True, nogil=True)(function)

@@ -17,7 +17,7 @@ from posenet_ros.errors import ImageError
 # What the reference adds to R, G, B for ResNet50.
 RESNET_MEAN = np.array([-123.15, -115.90, -103.06], np.float32)
 
-# Of two neighbouring pixels of 5 bytes, the colours end at the eighth byte: one load reads both.
+# With at most 5 bytes per pixel, one load of eight bytes reads the colours of two neighbours.
 MAX_PIXEL_BYTES = 5
 
 

@@ -1,1 +1,1 @@
-"""How good models are: one against another, and every one on this machine."""
+"""Compares the poses of two models, and measures every precision on this machine."""

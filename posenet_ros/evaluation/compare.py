@@ -1,4 +1,4 @@
-"""Poses of one model against those of another: what a lower precision costs.
+"""Compares the poses of two models: how much accuracy a lower precision costs.
 
 The measure is COCO's object keypoint similarity, OKS (https://cocodataset.org/#keypoints-eval): 1
 for equal poses, falling with the keypoints' distances relative to the size of the person and to how

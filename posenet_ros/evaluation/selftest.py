@@ -1,4 +1,4 @@
-"""What this machine can do, measured: for a report, and for what could be proved nowhere else.
+"""Measures and checks what this machine can run, for a report.
 
 With a GPU, TensorRT runs in every precision and is compared with ONNX Runtime in float32. Without
 one, the same is done for ONNX Runtime alone, and the report says why.
@@ -31,7 +31,7 @@ from posenet_ros.version import __version__
 
 BATCHES = (1, 4)
 MAX_FP32_ERROR = 0.05  # of any head: pixels, or score
-# Beside each other in the report; not all are needed.
+# Their versions are in the report; not all of them are needed.
 PACKAGES = ('numpy', 'onnx', 'onnxruntime', 'numba', 'tensorrt', 'pycuda', 'cuda-bindings')
 
 
@@ -46,10 +46,10 @@ def selftest(
 
     Args:
         config: which network.
-        runtime: of tensorrt: the CUDA library, workspace, DLA. The backend may be forced.
+        runtime: options of tensorrt (CUDA library, workspace, DLA), and the backend if forced.
         photo: of people, uint8 RGB (H, W, 3), for the shift of the keypoints.
-        rounds: how often each is timed.
-        tell: told what is being done.
+        rounds: how often each run is timed.
+        tell: called with a description of each step.
 
     Returns:
         The report, ready for JSON. `passed` is false where something that should work did not.
@@ -117,13 +117,13 @@ def selftest(
 
 
 def _judged(run: dict[str, Any]) -> dict[str, str]:
-    """What is wrong with the numbers, as an error; nothing where they are as they should be."""
+    """The error in the numbers of a run; empty if they are good."""
     worst = max(run['max_error'].values())
     if run['precision'] == 'fp32' and worst > MAX_FP32_ERROR:
         return {
-            'error': f'fp32 is {worst:.3g} from ONNX Runtime; at most {MAX_FP32_ERROR} is right'
+            'error': f'fp32 differs from ONNX Runtime by {worst:.3g}, more than {MAX_FP32_ERROR}'
         }
-    # What one run leaves to another would be off by whole heads; tactics of other batches are not.
+    # Data left over from another run makes whole heads wrong; other tactics differ far less.
     if run['batch_error'] > max(MAX_FP32_ERROR, 2 * worst):
         return {'error': f'an image alone and in a batch differ by {run["batch_error"]:.3g}'}
     return {}
@@ -171,7 +171,7 @@ def _measure(
 
 
 def _heads(backend: Backend, inputs: np.ndarray) -> list[np.ndarray]:
-    """Of all inputs, in batches as large as the backend takes."""
+    """The heads of all inputs, run in batches as large as the backend takes."""
     step = backend.max_batch
     runs = [
         [head.copy() for head in backend.run(inputs[first : first + step])]
@@ -206,7 +206,7 @@ def _copies(cuda: Cuda, config: ModelConfig, rounds: int) -> dict[str, float]:
 
 
 def _latencies(backend: Backend, inputs: np.ndarray, rounds: int) -> dict[str, float]:
-    """Of the network with its copies, in ms."""
+    """Percentiles of one run of the network with its copies, in ms."""
     batch = backend.input_buffer(len(inputs))
     batch[:] = inputs
     milliseconds = 1000 * np.array(_timed(lambda: backend.run(batch), rounds))
@@ -225,7 +225,7 @@ def _timed(work: Callable[[], Any], rounds: int) -> list[float]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report for people."""
+    """The report as a text table."""
     device = report['device']
     where = f'{device["name"]} through {device["library"]}' if device else report['cpu']
     lines = [f'{report["model"]}, input {report["input"]}, on {where}']

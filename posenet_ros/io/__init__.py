@@ -1,1 +1,1 @@
-"""What images come from and go to: photos, videos, bags, messages, drawings. Needs no ROS."""
+"""Reads, writes and draws on images: photos, videos, bags, messages. Needs no ROS."""

@@ -17,7 +17,7 @@ from posenet_ros.errors import PoseNetError
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary file with the suffix of `path`, renamed to `path` when the block succeeds.
 
-    A symbolic link is followed. A pipe or a device, /dev/stdout for one, is written to instead.
+    A symbolic link is followed. A pipe or a device, such as /dev/stdout, is written to.
 
     Raises:
         PoseNetError: it cannot be written.

@@ -67,7 +67,7 @@ class PoseBagWriter:
             raise PoseNetError(f'{self._path} exists already')
         if not self._path.parent.is_dir():
             raise PoseNetError(f'cannot write {self._path}: there is no folder {self._path.parent}')
-        # The files of a bag carry its name, so the temporary bag has the same one, elsewhere.
+        # The files of a bag carry its name: the temporary bag has that name, in another folder.
         self._scratch = Path(tempfile.mkdtemp(prefix='.bag-', dir=self._path.parent))
         self._writer = Writer(
             self._scratch / self._path.name, version=9, storage_plugin=self._storage

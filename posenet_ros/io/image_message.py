@@ -46,7 +46,7 @@ ENCODINGS = (
     *_YUV420,
 )
 
-# Encodings that need computing, and that cv_bridge converts.
+# Encodings whose pixels must be computed, and which cv_bridge can convert.
 FOR_CV_BRIDGE = (
     'mono16', 'rgb16', 'bgr16', 'rgba16', 'bgra16', 'yuv422', 'yuv422_yuy2',
     *(f'{pattern}{bits}' for bits in (8, 16) for pattern in _BAYER),
@@ -72,7 +72,7 @@ class CompressedImage(Protocol):
 
 
 class CvBridge(Protocol):
-    """What is used of cv_bridge.CvBridge."""
+    """The method of cv_bridge.CvBridge that is used."""
 
     def imgmsg_to_cv2(self, message: Any, desired_encoding: str) -> np.ndarray: ...
 
@@ -98,7 +98,7 @@ def image_to_rgb(message: Image, bridge: CvBridge | None = None) -> np.ndarray:
     if bridge is not None and encoding in FOR_CV_BRIDGE and _suits_cv_bridge(message):
         try:
             return bridge.imgmsg_to_cv2(message, desired_encoding='rgb8')
-        except Exception:  # its errors share no class; our own code converts it
+        except Exception:  # no common base class; our own code converts it
             pass
     if encoding in _PACKED:
         return _packed_to_rgb(_rows(message, *_PACKED[encoding]), encoding)
@@ -232,5 +232,5 @@ def _coloured(pixels: np.ndarray, conversion: str) -> np.ndarray:
 
 
 def _suits_cv_bridge(message: Image) -> bool:
-    """cv_bridge fails on padding that is no whole pixel, and on big-endian data with numpy 2."""
+    """cv_bridge fails if step is not a whole number of pixels, or (numpy 2) on big-endian data."""
     return not message.is_bigendian and message.step % _pixel_bytes(message.encoding) == 0

@@ -1,4 +1,4 @@
-"""A few images of whatever a user has: a photo, a folder of photos, a video or a bag."""
+"""Takes a few images from a photo, a folder of photos, a video or a bag."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Video:
 
 
 class VideoWriter:
-    """Writes an .mp4, or what the suffix says; the file appears when the block succeeds."""
+    """Writes a video in the format of its suffix; the file appears when the block succeeds."""
 
     def __init__(self, path: Path, fps: float) -> None:
         self._path = path

@@ -16,7 +16,7 @@ from posenet_ros.io.sampling import fingerprint, sampled_images
 NUM_IMAGES = 32
 FEW_IMAGES = 8  # fewer give a warning
 SEED = 0
-# Part of the cache's keys: raise it when generated_images gives other images.
+# Part of the cache keys: increase it when generated_images changes its images.
 GENERATOR_VERSION = 1
 
 logger = logging.getLogger('posenet_ros')

@@ -1,8 +1,8 @@
 """Finds the weights: a given file or URL, our cache, the official bucket, or npm.
 
 A checkpoint is a tfjs graph model: model-strideN.json and the weight shards beside it. It is
-downloaded into a temporary folder, checked, and renamed into the cache in one step, so that a cache
-entry is always complete, whatever fails and whoever else downloads the same.
+downloaded into a temporary folder, checked, and renamed into the cache in one step. So a cache
+entry is always complete, even if a download fails or another process downloads the same files.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from posenet_ros.environment import dependencies_for, expanded
 from posenet_ros.errors import CheckpointError, GraphError
 from posenet_ros.model.tfjs_graph import check_shards, read_topology
 
-# pooch and requests take 70 ms and 15 MB: imported by what fetches.
+# pooch and requests take 70 ms and 15 MB: imported only where something is fetched.
 if TYPE_CHECKING:
     import requests
 
@@ -115,7 +115,7 @@ def fetch_checkpoint(config: ModelConfig, force: bool = False) -> Checkpoint:
         origin = entry / ORIGIN
         source = origin.read_text().strip() if origin.is_file() else url
         return _checkpoint(entry / _url_name(url), source)
-    except OSError as error:  # a full disk, a folder that may not be read
+    except OSError as error:  # e.g. a full disk or an unreadable folder
         name = f' {error.filename}' if error.filename else ''
         raise CheckpointError(f'cannot read or write{name}: {error.strerror or error}') from error
 
@@ -136,7 +136,7 @@ def _graph_name(config: ModelConfig) -> str:
 
 def _local_path(config: ModelConfig) -> Path | None:
     url = config.model_url
-    if url is None or urlsplit(url).scheme in ('http', 'https'):  # in small letters
+    if url is None or urlsplit(url).scheme in ('http', 'https'):  # urlsplit gives it in lower case
         return None
     if urlsplit(url).scheme == 'file':
         path = Path(unquote(urlsplit(url).path))
@@ -225,8 +225,8 @@ def _download(config: ModelConfig, url: str, folder: Path) -> None:
     try:
         _download_http(config, url, folder)
     except CheckpointError as error:
-        # Only the default model has a second source, used only if the first cannot be reached: a
-        # file with a wrong checksum is reported.
+        # Only the default model has a second source. It is used only if the first is unreachable: a
+        # wrong checksum is an error.
         unreachable = isinstance(error.__cause__, requests.RequestException)
         if not unreachable or url != official_url(ModelConfig()):
             raise
@@ -297,7 +297,7 @@ def _download_npm(folder: Path) -> None:
             reason = next((line for line in lines if line.strip()), f'status {error.returncode}')
             raise CheckpointError(f'npm cannot get {NPM_PACKAGE}: {reason}') from error
         except subprocess.TimeoutExpired as error:
-            raise CheckpointError(f'npm gave no {NPM_PACKAGE} within {error.timeout} s') from error
+            raise CheckpointError(f'npm took over {error.timeout} s for {NPM_PACKAGE}') from error
         official = _official_folder(ModelConfig())
         sums = {
             path.rsplit('/', 1)[1]: digest
@@ -339,7 +339,7 @@ def _write_record(folder: Path, sums: dict[str, str], origin: str) -> None:
 
 
 def _verify_entry(config: ModelConfig, entry: Path) -> None:
-    advice = '`posenet fetch --force`, or deleting the folder, gets it anew'
+    advice = 'to fetch it again, run `posenet fetch --force` or delete the folder'
     try:
         sums = json.loads((entry / CHECKSUMS).read_text())
         if config.model_url is None:

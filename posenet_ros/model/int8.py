@@ -43,7 +43,7 @@ EQUALISATION_MARGIN = 4.0
 MAX_EQUALISATION = 64.0
 SAMPLES_PER_LAYER = 6000  # output positions, over all images, that a layer's rounding is fitted to
 DAMPING = 0.01  # of GPTQ, relative to the mean diagonal
-GPTQ_BLOCK = 64  # columns between two updates of the rest: affects speed alone
+GPTQ_BLOCK = 64  # columns between two updates of the rest: affects only the speed
 MAX_DISPLACEMENT_ERROR = 0.9  # pixels of the network input, root mean square over all cells
 IMAGES_JUDGED = 8
 # How many convolutions may stay in float32. Each count ends with a depthwise one: the output of a
@@ -95,8 +95,8 @@ def to_int8(
         model: from export_onnx, in float32; not changed.
         images: network inputs, float32 (n, 3, height, width).
         layout: tensorrt (symmetric, only the convolutions quantised) or onnxruntime (uint8
-            activations, every operation quantised); each is slow or refused by the other.
-        float_layers: how many of the first convolutions stay in float32; None chooses.
+            activations, every operation quantised); each is slow in the other, or rejected.
+        float_layers: how many of the first convolutions stay in float32; None decides by the error.
         progress: called with what is being done.
     """
     graph = copy.deepcopy(model)
@@ -213,7 +213,7 @@ def _round_weights(
     samples = -(-SAMPLES_PER_LAYER // len(images))
     moments = {node.name: _Moments(len(images)) for node in convolutions}
     for i, image in enumerate(images):
-        progress('looking at the images', i + 1, len(images))
+        progress('measuring the activations', i + 1, len(images))
         inputs = dict(zip(names, session.run(names, {INPUT_NAME: image[None]}), strict=True))
         for node in convolutions:
             moments[node.name].add(inputs[node.input[0]][0], node, samples, generator)

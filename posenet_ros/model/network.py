@@ -14,7 +14,7 @@ from posenet_ros.model.calibration import CalibrationSet
 from posenet_ros.model.checkpoint import Checkpoint, fetch_checkpoint
 from posenet_ros.progress import Progress, no_progress
 
-# Part of the cache's keys: raise them when the same weights give another graph.
+# Part of the cache keys: increase them when the same weights give another graph.
 EXPORTER_VERSION = 3
 QUANTIZER_VERSION = 3
 
@@ -44,7 +44,7 @@ def make_network(
     Args:
         config: which model.
         precision: fp32, fp16 or int8.
-        layout: of int8: tensorrt or onnxruntime, each slow or refused by the other.
+        layout: of int8: tensorrt or onnxruntime. Each is slow in the other runtime, or rejected.
         calibration: photos for int8: a folder, a video or a bag; None takes generated images.
         progress: called while int8 is built.
 
@@ -93,7 +93,7 @@ def make_network(
             with dependencies_for('making the int8 network'):
                 from posenet_ros.model.int8 import calibrated_int8
 
-            logger.info('making the int8 network takes about ten seconds')
+            logger.info('int8 takes about ten seconds')
             model = calibrated_int8(model, images, config.architecture, layout, progress)
         serialized: bytes = model.SerializeToString()
         return serialized

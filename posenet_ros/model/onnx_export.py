@@ -117,7 +117,7 @@ class _Exporter:
         try:
             return [nodes[name] for name in sorter.static_order()]
         except CycleError as error:
-            raise GraphError(f'the graph reads itself in a circle: {error.args[1]}') from error
+            raise GraphError(f'the graph has a cycle: {error.args[1]}') from error
 
     # Operations, one method each.
 
@@ -229,7 +229,7 @@ class _Exporter:
         readers = [other for other in self.nodes if node.name in other.inputs]
         tensor = self.tensor(node, 0)
         if readers and all('Conv' in reader.op for reader in readers):
-            # Padding with zeros before a convolution is the convolution's own padding.
+            # Zero padding before a convolution is merged into the convolution's own padding.
             self.tensors[node.name] = tensor
             self.paddings[node.name] = [top, left, bottom, right]
             return
@@ -245,7 +245,7 @@ class _Exporter:
     # Heads.
 
     def head(self, name: str, output_stride: int) -> onnx.ValueInfoProto:
-        """Adds an output: the leaf of the graph with `name` in its own name."""
+        """Adds an output: the leaf of the graph whose name contains `name`."""
         leaves = [
             node.name
             for node in self.nodes
@@ -263,7 +263,7 @@ class _Exporter:
             raise GraphError(
                 f'{found[0]} is {rows} x {columns} for an input of {self.input_size[0]} x '
                 f'{self.input_size[1]}, which is not output stride {output_stride}: the graph '
-                'is of another stride than output_stride says'
+                'has another output stride'
             )
         channels = self.depths[tensor]
         if channels != HEADS[name]:
@@ -271,7 +271,7 @@ class _Exporter:
         if name == 'heatmap':
             tensor = self.emit('Sigmoid', [tensor], f'{name}/sigmoid', expected)
         if name in self.onnx_nodes:
-            raise GraphError(f'the graph calls an inner node {name}, the name of an output')
+            raise GraphError(f'the graph has an inner node {name}, which is the name of an output')
         self.emit('Transpose', [tensor], name, expected, perm=[0, 2, 3, 1])
         return helper.make_tensor_value_info(
             name, TensorProto.FLOAT, ['batch', *expected, channels]
@@ -319,7 +319,7 @@ class _Exporter:
     def tensor(self, node: Node, index: int) -> str:
         name = node.inputs[index]
         if name not in self.tensors:
-            raise GraphError(f'{node.op} {node.name} reads {name}, which nothing before it makes')
+            raise GraphError(f'{node.op} {node.name} reads {name}, which no earlier node produces')
         return self.tensors[name]
 
     def weight(self, node: Node, index: int, rank: int) -> np.ndarray:

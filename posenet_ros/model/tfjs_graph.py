@@ -116,7 +116,7 @@ def read_topology(path: Path) -> Topology:
 
 
 def check_shards(topology: Topology, directory: Path) -> None:
-    """Sees that the shards exist and have the sizes that the manifest adds up to.
+    """Checks that the shards exist, and that their sizes match the manifest.
 
     Raises:
         GraphError: a shard is missing, or a group is too short or too long.
@@ -160,7 +160,7 @@ def load_graph(path: Path) -> Graph:
 
 def _weight_group(group: dict[str, Any], path: Path) -> WeightGroup:
     for shard in group['paths']:
-        # A shard lies beside the graph. Anything else could name any file of the machine.
+        # A shard must lie beside the graph: a path could lead to any file of the machine.
         if PurePosixPath(shard).name != shard or shard in ('', '.', '..') or '\\' in shard:
             raise GraphError(f'{path} names the weight shard {shard!r}, which is not a file name')
     return WeightGroup(tuple(group['paths']), tuple(map(_weight_spec, group['weights'])))

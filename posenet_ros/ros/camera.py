@@ -43,7 +43,7 @@ except ImportError:  # ROS 2 Humble
 
 Received: TypeAlias = 'bytes | CompressedImage'  # a serialised Image, or a CompressedImage
 
-# A publisher is discovered before the name of its node.
+# A publisher is discovered before its node's name: the warning waits for the name.
 QOS_WARNING_DELAY_SECONDS = 1.0
 
 IMAGE_QOS = QoSProfile(
@@ -189,7 +189,7 @@ class Camera:
         plane_width: float,
         lifetime: float,
     ) -> None:
-        """Publishes the markers and the annotated image to whoever subscribes."""
+        """Publishes the markers and the annotated image, each only if it has subscribers."""
         height, width = image.shape[:2]
         self._frame_id = header.frame_id
         if self._markers.get_subscription_count() > 0:
@@ -232,7 +232,7 @@ class Camera:
 
     # Helpers.
 
-    # With the event callbacks that are used, and without rclpy's own; see no_events.
+    # Only the event callbacks that we use, without rclpy's default ones: see no_events.
 
     def _publisher(self, kind: type, name: str, qos: QoSProfile) -> Publisher[Any]:
         qos = _copy(qos)  # rclpy writes the overrides into it

@@ -24,7 +24,7 @@ def declare_parameters(node: Node, specs: Iterable[ParameterSpec]) -> dict[str, 
     for spec in specs:
         try:
             declared = node.declare_parameter(spec.name, spec.default, _descriptor(spec)).value
-        except Exception as error:  # rclpy's errors for a bad override share no class
+        except Exception as error:  # rclpy's errors for a bad override have no common base class
             raise ConfigError(in_one_sentence(error)) from error
         value = values[spec.name] = spec.checked(declared)
         if isinstance(value, float) and not isinstance(declared, float):

@@ -151,7 +151,7 @@ def _of(camera: Camera, text: str) -> str:
 
 
 def clock_problem(offset: float) -> str:
-    """The problem of stamps that are not by the node's clock.
+    """Describes the problem of stamps that come from another clock than the node's.
 
     Args:
         offset: now minus stamp in seconds; negative if the stamps are ahead.

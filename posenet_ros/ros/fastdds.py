@@ -7,22 +7,22 @@ from pathlib import Path
 
 FAST_DDS_2_DISTRIBUTIONS = ('humble', 'iron', 'jazzy')
 PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-# With these the user has chosen the transports; a profile of ours would undo that.
+# If one of these is set, the user has chosen the transports: our profile would override that.
 TRANSPORT_VARIABLES = ('FASTDDS_BUILTIN_TRANSPORTS', 'ROS_DISCOVERY_SERVER')
 
 
 def profile_environment(
     environment: Mapping[str, str], share: Path, profile: str = 'fastdds_node.xml'
 ) -> tuple[dict[str, str], str]:
-    """The variable that applies a profile of ours, where the user has not chosen otherwise.
+    """The environment variable that applies our profile, unless the user has chosen otherwise.
 
     Args:
         environment: of the launch; ROS_DISTRO says which name Fast DDS reads.
         share: this package's share folder.
-        profile: fastdds_node.xml for the node, fastdds.xml for what sends images.
+        profile: fastdds_node.xml for the node, fastdds.xml for processes that send images.
 
     Returns:
-        What to set, and why nothing is set where that is so.
+        The variable to set; or none, and the reason.
     """
     for name in (*PROFILE_VARIABLES, *TRANSPORT_VARIABLES):
         if environment.get(name):
@@ -31,7 +31,7 @@ def profile_environment(
     if 'fastrtps' not in middleware:
         return {}, f'RMW_IMPLEMENTATION={middleware} is not Fast DDS'
     if stays_on_this_machine(environment):
-        # Fast DDS adds the transports of a profile to those that keep ROS on this machine.
+        # A profile's transports are added to the local ones, so they must be local as well.
         profile = profile.replace('.xml', '_localhost.xml')
     fast_dds_2 = environment.get('ROS_DISTRO') in FAST_DDS_2_DISTRIBUTIONS
     name = PROFILE_VARIABLES[fast_dds_2]
@@ -39,7 +39,7 @@ def profile_environment(
 
 
 def this_machine_alone(environment: Mapping[str, str]) -> dict[str, str]:
-    """What keeps ROS on this machine: for demos, tests and benchmarks."""
+    """The environment variable that keeps ROS on this machine: for demos, tests, benchmarks."""
     if environment.get('ROS_DISTRO') == 'humble':
         return {'ROS_LOCALHOST_ONLY': '1'}
     return {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}

@@ -45,11 +45,12 @@ DEMAND_PERIOD_SECONDS = 0.2  # how often subscribers are counted
 class PoseNetNode(LifecycleNode):
     """Unconfigured: parameters only. Inactive: a loaded model. Active: images become poses.
 
-    Transitions run in a thread of their own under BackgroundExecutor, so that services answer while
-    a model is loaded; otherwise in the executor's. For the other threads see Pipeline.
+    Under BackgroundExecutor transitions run in a second thread, so that services answer while a
+    model is loaded; under other executors they run in the executor's thread. For the other threads
+    see Pipeline.
 
     Args:
-        stop_requested: whether the process is to end, which cancels the loading of a model.
+        stop_requested: whether the process should end, which cancels the loading of a model.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class PoseNetNode(LifecycleNode):
 
     @property
     def stopped_cleanly(self) -> bool:
-        """False while a model that hangs keeps its thread."""
+        """False while the thread of a hanging model still runs."""
         return self._pipeline.stopped_cleanly
 
     # Lifecycle.
@@ -191,7 +192,7 @@ class PoseNetNode(LifecycleNode):
         self.get_logger().debug(f'{net.backend.name}: {net.backend_reason}')
 
     def _release(self) -> None:
-        """Frees everything that configure created, as far as it came."""
+        """Frees everything that configure has created so far."""
         self._deactivate()
         if self._pipeline.net is not None:
             gc.unfreeze()

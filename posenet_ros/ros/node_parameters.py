@@ -48,11 +48,11 @@ class NodeParameters:
 
     @staticmethod
     def with_doubles(parameters: list[Parameter[Any]]) -> list[Parameter[Any]]:
-        """Parameters of a set request, with integers as doubles where the parameter is one."""
+        """Parameters of a set request, with integers converted where the parameter is a double."""
         return with_doubles(parameters, DOUBLES)
 
     def _on_set(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
-        """Accepts all of a set, or refuses all of it with the reason."""
+        """Accepts all parameters of a request, or rejects all of them with the reason."""
         changes = {p.name: p.value for p in parameters if p.name in SPECS}
         try:
             values = {**self.values, **checked_values(changes)}
@@ -68,7 +68,8 @@ class NodeParameters:
                 )
             decoder = decoder_config(values)
             if not self._model_loaded() and _describe_a_model(self.values):
-                # Only then: if two values are wrong, each can be corrected alone.
+                # Not checked if the old values are invalid: two wrong values can then be
+                # corrected one after the other.
                 model_config(values)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))

@@ -116,16 +116,16 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec(
         'image_topic',
         'image_raw',
-        'Images to find people in. With named cameras {camera} stands for the name; without it '
-        'the name goes in front: NAME/image_raw. With image_transport compressed, /compressed is '
-        'added.',
+        'Images to find people in. With named cameras, {camera} is replaced by the name; a topic '
+        'without it gets the name in front: NAME/image_raw. With image_transport compressed, '
+        '/compressed is added.',
         'input',
     ),
     ParameterSpec(
         'camera_info_topic',
         '',
-        'Calibration of the camera, for the markers; {camera} as in image_topic. Empty is '
-        'camera_info beside the images, as image_transport has it.',
+        'Calibration of the camera, for the markers; {camera} as in image_topic. Empty means '
+        'camera_info in the namespace of the images, as in image_transport.',
         'input',
     ),
     ParameterSpec(
@@ -158,8 +158,8 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec(
         'min_published_keypoint_score',
         0.0,
-        'People of whom no keypoint has this score are left out of ~/poses. 0 leaves out nobody; '
-        'whoever is in has all 17 keypoints.',
+        'People without any keypoint of at least this score are left out of ~/poses. 0 leaves out '
+        'nobody. Everybody in ~/poses has all 17 keypoints.',
         'output',
         range=(0.0, 1.0),
     ),
@@ -190,14 +190,14 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec(
         'marker_plane_width',
         2.0,
-        'Width of the whole image in metres at marker_distance, where no camera_info tells.',
+        'Width of the whole image in metres at marker_distance, for uncalibrated cameras.',
         'output',
         range=(0.01, 1000.0),
     ),
     ParameterSpec(
         'marker_lifetime',
         1.0,
-        'Seconds after which rviz takes away markers that nothing newer has replaced; 0 is never.',
+        'Seconds after which rviz removes markers that no newer ones have replaced; 0 is never.',
         'output',
         range=(0.0, 3600.0),
     ),
@@ -225,8 +225,8 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec(
         'drop_ratio_warn',
         0.5,
-        'Diagnostics warn when more than this part of the last second\'s images was not '
-        'processed, for whatever reason.',
+        'Diagnostics warn when more than this fraction of the last second\'s images was not '
+        'processed, for any reason.',
         'diagnostics',
         range=(0.0, 1.0),
     ),

@@ -21,10 +21,10 @@ from posenet_ros.ros.worker import ModelWorker, Worker
 WARN_PERIOD_SECONDS = 5.0
 MAX_WARNINGS = 5  # different ones per period
 STOP_SECONDS = 5.0
-# A stamp further from now is not by this node's clock, since images do not queue.
-MAX_LATENCY_SECONDS = 10.0  # and three inferences
+# A stamp further from now comes from another clock, since images do not queue.
+MAX_LATENCY_SECONDS = 10.0  # plus three times the inference time
 MAX_AHEAD_SECONDS = 0.1
-MAX_AHEAD_SIMULATED_SECONDS = 1.0  # /clock may come a few times a second
+MAX_AHEAD_SIMULATED_SECONDS = 1.0  # /clock may come only a few times a second
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Pipeline:
 
     def __init__(self, node: Node, parameters: NodeParameters) -> None:
         self.cameras: dict[str, Camera] = {}
-        self.net: PoseNet | None = None  # run by the model's thread alone
+        self.net: PoseNet | None = None  # run only by the model's thread
         self.inference_error = ''  # of the last batch
         self._node = node
         self._parameters = parameters
@@ -62,7 +62,7 @@ class Pipeline:
         self._hanging_worker: ModelWorker[Received] | None = None  # did not end when it was stopped
         self._warned: dict[tuple[str, str], float] = {}  # (camera, error) -> time of the warning
 
-    # Life: the thread of the lifecycle's transitions.
+    # Start and stop: called by the thread of the lifecycle transitions.
 
     def start(self, load: Callable[[], PoseNet], cancelled: Callable[[], bool]) -> PoseNet:
         """Starts the threads, and waits until the model is loaded.
@@ -114,7 +114,7 @@ class Pipeline:
 
     @property
     def stopped_cleanly(self) -> bool:
-        """False while a model that hangs keeps its thread."""
+        """False while the thread of a hanging model still runs."""
         return self._hanging_worker is None or self._hanging_worker.stop(0.0)
 
     # Images in: the executor's thread.
@@ -144,7 +144,7 @@ class Pipeline:
         try:
             results = net.estimate(images, self._parameters.decoder)
         except BackendError as error:
-            # The next image is tried again: the GPU may have memory by then.
+            # The next image is processed as usual: the GPU may have free memory by then.
             self.inference_error = str(error)
             for camera in cameras:
                 self._drop(camera, 'inference failed', error)
@@ -193,7 +193,7 @@ class Pipeline:
             self._overlays.put(camera.name, Overlay(header, image, poses))
 
     def _latency(self, camera: Camera, header: Header, inference: float) -> dict[str, float]:
-        """Seconds since the stamp; empty if the stamp is not by this node's clock."""
+        """Seconds since the stamp; empty if the stamp comes from another clock."""
         stamp = header.stamp.sec + header.stamp.nanosec / 1e9
         now = self._node.get_clock().now().nanoseconds / 1e9
         if stamp <= 0 or now <= 0:

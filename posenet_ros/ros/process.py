@@ -94,7 +94,7 @@ def run_node(
         return 1
     if left_over:
         node.get_logger().warning(
-            f'nobody takes the arguments {" ".join(left_over)}; parameters and topics are given as '
+            f'unknown arguments are ignored: {" ".join(left_over)}; set parameters and topics with '
             f'{name} --ros-args -p NAME:=VALUE -r TOPIC:=TOPIC'
         )
     for warning in sections_for_others(sys.argv, node.get_fully_qualified_name()):
@@ -129,6 +129,6 @@ def run_node(
 def _usage(name: str) -> str:
     return (
         f'usage: {name} --ros-args [-p PARAMETER:=VALUE] [-r TOPIC:=TOPIC] [--params-file FILE]\n\n'
-        f'ros2 param describe lists the parameters of a running {name}; config/posenet.yaml and\n'
-        'README.md of the package posenet_ros those of posenet_node.'
+        f'ros2 param describe lists the parameters of a running {name}. Those of posenet_node are\n'
+        'also in config/posenet.yaml and README.md of the package posenet_ros.'
     )

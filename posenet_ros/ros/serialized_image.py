@@ -3,13 +3,13 @@
 rclpy would deserialise the pixels into an array.array, which copies them three times: 2 ms at
 640x480. So the node subscribes with raw=True and gets the bytes as they came.
 
-What would break this: a middleware that serialises otherwise than in CDR, or a change of
-sensor_msgs/Image, which is unlikely to change. Bytes in another encoding than little-endian CDR are
-deserialised by rclpy. Anything that does not parse is an ImageError: the frame is dropped, and
-counted. A test compares the result with rclpy's for each version of ROS that it runs on.
+This fails with a middleware that does not serialise to CDR, or if sensor_msgs/Image changes, which
+is unlikely. Any encoding other than little-endian CDR is deserialised by rclpy. Bytes that do not
+parse raise an ImageError: the frame is dropped, and counted. A test compares the result with
+rclpy's for each version of ROS that it runs on.
 
 Source: OMG Common Data Representation (CDR) as DDS-RTPS 2.2, 10.2 and 10.5, uses it: numbers are
-aligned to their size, counted from behind the four bytes of the encapsulation header.
+aligned to their size, counted from the end of the four-byte encapsulation header.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from std_msgs.msg import Header
 from posenet_ros.errors import ImageError
 
 _LITTLE_ENDIAN_CDR = b'\x00\x01'
-_START = 4  # behind the encapsulation header
+_START = 4  # after the encapsulation header
 
 
 @dataclass
@@ -54,7 +54,7 @@ def read_serialized(serialized: bytes) -> ImageView | Image:
             raise ImageError(f'{len(serialized)} bytes are no sensor_msgs/Image') from None
     try:
         return deserialize_message(serialized, Image)
-    except Exception as error:  # what a middleware raises shares no class
+    except Exception as error:  # the middlewares' errors have no common base class
         raise ImageError(f'{len(serialized)} bytes are no sensor_msgs/Image: {error}') from error
 
 
@@ -75,7 +75,7 @@ def _view(buffer: memoryview) -> ImageView:
 
 
 def _string(buffer: memoryview, at: int) -> tuple[str, int]:
-    """A string and the offset behind it: uint32 length, then bytes that end with a zero."""
+    """A string and the offset after it: uint32 length, then bytes that end with a zero."""
     (length,) = struct.unpack_from('<I', buffer, at)
     end = at + 4 + length
     if end > len(buffer):

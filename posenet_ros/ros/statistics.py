@@ -22,7 +22,7 @@ class Window:
     samples: dict[str, list[float]] = field(default_factory=dict)  # latency and stages, in s
     last_image_age: float | None = None
     waiting: float = 0.0  # seconds since the last image, or since the subscription
-    clock_offset: float | None = None  # now minus stamp in seconds, if not by this clock
+    clock_offset: float | None = None  # now minus stamp in s, if from another clock
 
 
 class CameraStatistics:

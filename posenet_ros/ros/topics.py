@@ -1,4 +1,4 @@
-"""The topics of each camera, and why no image comes: what the ROS graph has instead."""
+"""The topics of each camera, and an explanation from the ROS graph if no image comes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def camera_topics(
                 camera_info = f'{resolved.rpartition("/")[0]}/camera_info'
     except ConfigError:
         raise
-    except Exception as error:  # rclpy's errors for a bad name share no class
+    except Exception as error:  # rclpy's errors for a bad name have no common base class
         given = [image_topic, camera_info_topic] if camera_info_topic else [image_topic]
         raise ConfigError(f'Invalid topic, one of {", ".join(given)}: {error}') from error
     if transport == 'compressed':
@@ -65,8 +65,7 @@ def _of_camera(parameter: str, topic: str, camera: str, alone: bool) -> str:
     if '{camera}' in topic:
         if not camera:
             raise ConfigError(
-                f"Invalid {parameter} {topic}. It has a place for a camera's name, and cameras "
-                'names none'
+                f'Invalid {parameter} {topic}. It contains {{camera}}, but cameras names no camera'
             )
         return topic.replace('{camera}', camera)
     if not camera:

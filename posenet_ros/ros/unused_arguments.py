@@ -17,15 +17,15 @@ OF_EVERY_NODE = ('/clock.', '/parameter_events.', '/rosout.')
 
 
 def in_one_sentence(error: BaseException) -> str:
-    """The message of an exception of rclpy's. In Humble some have several arguments."""
+    """The message of an rclpy exception; in Humble it may be split into several arguments."""
     return ' '.join(str(part) for part in error.args) or type(error).__name__
 
 
 def unused_parameters(given: Collection[str], known: Collection[str]) -> Iterator[tuple[str, bool]]:
     """A sentence for each given parameter that the node does not have.
 
-    And whether it was surely meant for this node: its name is close to one of the node's, or it was
-    given with -p. Parameters in a file for all nodes, under /**, may be for another node.
+    The second value is whether it was surely meant for this node: its name is close to one of the
+    node's, or it was given with -p. Other parameters of a file, under /**, may be for other nodes.
 
     Args:
         given: names of the overrides, from the command line and from params files.
@@ -55,7 +55,7 @@ def unused_qos_overrides(given: Collection[str], endpoints: Collection[str]) -> 
         if endpoint.startswith(OF_EVERY_NODE):
             continue
         if endpoint not in endpoints:
-            yield f'{name} is not used: there is {", ".join(sorted(endpoints))}'
+            yield f'{name} is not used: the node only has {", ".join(sorted(endpoints))}'
         elif policy not in policies:
             yield f'{name} is not used: {", ".join(policies)} can be overridden'
 
@@ -76,7 +76,7 @@ def sections_for_others(arguments: Sequence[str], node_name: str) -> Iterator[st
             continue  # rcl has reported it
         names = list(_node_names(content))
         if names and not any(_matches(name, node_name) for name in names):
-            yield f'nothing in {path} is for {node_name}: it is for {", ".join(sorted(names))}'
+            yield f'{path} has no parameters for {node_name}, only for {", ".join(sorted(names))}'
 
 
 def _node_names(content: Any, above: str = '') -> Iterator[str]:

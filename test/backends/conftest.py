@@ -25,7 +25,7 @@ def loaded_driver(tmp_path_factory):
 
 @pytest.fixture
 def driver(loaded_driver):
-    """The driver with one device, where nothing may be left and nothing may have gone wrong."""
+    """The driver with one device; checks afterwards for leaks and for wrong calls."""
     loaded_driver.reset()
     before = loaded_driver.alive
     yield loaded_driver

@@ -1,4 +1,4 @@
-"""The CUDA driver of the tests (host_memory_driver.c): compiled, loaded, questioned and broken."""
+"""Compiles, loads, inspects and breaks the CUDA driver of the tests, host_memory_driver.c."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOTHING = Alive(0, 0, 0, 0, 0, 0, 0)
 
 
 def compile_driver(folder: Path) -> Path:
-    """The driver under the real one's name, in a folder."""
+    """Compiles the driver into a folder, under the real driver's file name."""
     library = folder / 'libcuda.so.1'
     options = ['-O1', '-shared', '-fPIC', '-fvisibility=hidden', f'-Wl,-soname,{library.name}']
     compiler = shutil.which('cc') or 'cc'
@@ -43,12 +43,12 @@ class HostDriver:
         self._library.host_driver_reset(devices, memory)
 
     def fail(self, function: str, after: int = 0, result: int = LAUNCH_FAILED) -> None:
-        """Makes a call of a function fail, after some that do not."""
+        """Makes a call of a function fail, after `after` calls that succeed."""
         self._library.host_driver_fail(function.encode(), after, result)
 
     @property
     def violations(self) -> list[str]:
-        """What was done wrong since the last reset: the first, and how many more."""
+        """The first violation since the last reset, and how many there were."""
         first = ctypes.c_char_p()
         count = self._library.host_driver_violations(ctypes.byref(first))
         return [] if count == 0 else [f'{first.value.decode()} ({count} in all)']
@@ -65,10 +65,10 @@ class HostDriver:
         return self._library.host_driver_copied()
 
     def memory(self, address: int, size: int) -> int:
-        """Where device memory really lies, for whoever plays the GPU.
+        """The host address of device memory, for code that plays the GPU.
 
         Raises:
-            MemoryError: it is no living device memory of this size.
+            MemoryError: no device memory of this size is allocated there.
         """
         place = self._library.host_driver_memory(address, size)
         if not place:

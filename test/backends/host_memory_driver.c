@@ -6,14 +6,14 @@
 //   - Device addresses cannot be dereferenced by the CPU. Every range that is used must lie within
 //     one living allocation; guard bytes around each allocation must be untouched when it is freed;
 //     freed memory is never handed out again.
-//   - Work on a stream is done as late as CUDA allows: when somebody waits for it. A missing wait reads
-//     old bytes, a buffer that is freed or reused too early is seen.
+//   - Work on a stream is done as late as CUDA allows: when the stream is synchronised. So a
+//     missing wait reads old bytes, and a buffer that is freed or reused too early is detected.
 //   - Asynchronous copies must use pinned memory. Calls need a current context, in their own thread.
 //   - Device memory has a size, and any call can be told to fail.
 //
-// What is wrong is counted and described by host_driver_violations(); what still lives, by
-// host_driver_alive(). Only what pycuda and cuda-python need to load and what our backend uses is here; the
-// rest of pycuda's symbols exist and say that they are not supported.
+// host_driver_violations() counts and describes wrong calls; host_driver_alive() counts what was
+// not freed. Only what our backend uses, and what pycuda and cuda-python need to be imported, works
+// here; the rest of pycuda's symbols exist and return NOT_SUPPORTED.
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -347,7 +347,7 @@ EXPORT CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
     return INVALID_CONTEXT;
   }
   if (!--primary.retained) {
-    // With the context goes all that was made in it; a new one starts clean.
+    // Releasing the context frees everything that was created in it.
     pthread_mutex_lock(&lock);
     for (int i = 0; i < num_allocations; i++) {
       if (allocations[i].alive && !lost) violate("an allocation outlives the context", __func__);
@@ -684,7 +684,7 @@ EXPORT void host_driver_alive(int counts[7]) {
 
 EXPORT size_t host_driver_copied(void) { return bytes_copied; }
 
-// Where a range of device memory lies, for whoever plays the device. NULL if there is no such range.
+// The host address of a range of device memory, for code that plays the GPU; NULL if not allocated.
 EXPORT void *host_driver_memory(CUdeviceptr pointer, size_t size) {
   pthread_mutex_lock(&lock);
   char *data = (char *)(pointer - DEVICE_BASE);

@@ -2,9 +2,9 @@
 
 It offers exactly the names that the real bindings of one version have (../shared/tensorrt_api), so
 that a name which that version lacks is an AttributeError here too. A network runs where TensorRT
-would run it: on the stream, when somebody waits for it, from device memory to device memory. What
-it cannot show are speed, a GPU's numbers, and whether TensorRT takes a graph: a real builder shows
-that in test_engine_builder.py.
+would run it: on the stream, when the stream is synchronised, from device memory to device memory.
+It cannot show speed, a GPU's numbers, or whether TensorRT accepts a graph; a real builder shows the
+last in test_engine_builder.py.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ VERSIONS = sorted(path.stem.removeprefix('api_') for path in API.glob('api_*.txt
 MAGIC = b'stand-in plan '
 KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
-# What the lists call something else than the module.
+# Names that differ between the lists and the module.
 NAMES = {'NetFlags': 'NetworkDefinitionCreationFlag', 'BuilderFlags': 'BuilderFlag'}
 
 
@@ -40,7 +40,7 @@ def api(version: str) -> dict:
 
 
 class Strict:
-    """Takes no attribute that its class does not name."""
+    """Rejects attributes that its class does not have."""
 
     def __setattr__(self, name, value):
         if not hasattr(type(self), name) and name not in self._own:
@@ -251,7 +251,7 @@ def make_tensorrt(driver: HostDriver, version: str | None = None) -> types.Modul
             assert type(stream) is int
             if fails('execute_async_v3', self.engine.log):
                 return False
-            # As the addresses and the shape are now; the work itself is done later.
+            # Addresses and shape are copied now; the work itself is done later.
             kernel = KERNEL(self.engine.kernel(self.shape, dict(self.addresses)))
             self.kernels.append(kernel)
             return driver.launch(stream, kernel) == 0

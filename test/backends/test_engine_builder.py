@@ -1,8 +1,8 @@
 """Every graph that we export is one that TensorRT parses and builds an engine from.
 
-Our own builder drives TensorRT for RTX, which builds ahead of time for a GPU that is not there. It
-proves neither speed nor numbers nor any Jetson: it proves that the parser takes our operations,
-types and profiles, and that what is wrong is refused with its reason.
+Our own builder drives TensorRT for RTX, which can build ahead of time, without a GPU. These tests
+prove nothing about speed, numbers or a Jetson. They prove that the parser accepts our operations,
+types and profiles, and that wrong input is rejected with a reason.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CHECKPOINTS = [
 
 
 class AheadOfTime:
-    """The module tensorrt_rtx, whose builder is told of a GPU, as there is none to ask."""
+    """The module tensorrt_rtx, whose builder gets a fixed compute capability: there is no GPU."""
 
     class Builder(rtx.Builder):
         def create_builder_config(self):
@@ -144,7 +144,7 @@ def test_int8_with_rounded_weights_builds(tmp_path):
 
 
 def test_int8_of_the_cpu_is_refused(tmp_path):
-    """Which is why there are two layouts: uint8 with a zero point, biases of int32."""
+    """It has uint8 with a zero point and int32 biases; that is why there are two layouts."""
     model = small_model(tmp_path)
     images = np.random.default_rng(0).uniform(-1, 1, (2, 3, 129, 129)).astype(np.float32)
     with pytest.raises(BackendError, match='TensorRT'):

@@ -1,4 +1,4 @@
-"""Every name of TensorRT that our code uses exists in each version, or is asked for first.
+"""Every name of TensorRT that our code uses exists in each version, or is checked with hasattr.
 
 The lists of names were read off the real bindings of five versions; what they do not cover must
 exist in TensorRT for RTX. This reads the code; test_tensorrt.py runs it with each version's names.
@@ -116,7 +116,7 @@ def test_what_the_lists_do_not_cover_exists_in_tensorrt_for_rtx():
 
 
 class WithoutTypeQuestions(ast.NodeTransformer):
-    """Takes away what is done only after asking for strong types."""
+    """Removes every `if` that depends on is_strongly_typed."""
 
     def visit_If(self, node):
         self.generic_visit(node)
@@ -140,7 +140,7 @@ def test_each_version_has_one_way_to_say_the_precision(version):
 
 
 def test_a_name_that_a_version_lacks_is_found():
-    """The check can fail."""
+    """So the check above can fail."""
     assert has('11.4.0.106', 'BuilderFlag', 'FP16') is False
     assert has('8.5.3.1', 'NetworkDefinitionCreationFlag', 'STRONGLY_TYPED') is False
     assert has('10.3.0', 'IExecutionContext', 'execute_async_v2') is False

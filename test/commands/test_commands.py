@@ -292,5 +292,5 @@ def test_int8_of_any_size_is_refused(posenet):
 def test_home_of_nobody_is_one_sentence(posenet, photo):
     result = posenet('estimate', photo, '--model-url', '~nobody-of-that-name/m', model=False)
     assert result.returncode == 1
-    assert result.stderr.strip().endswith('nobody of that name has a home here')
+    assert result.stderr.strip().endswith('the home directory is unknown')
     assert 'Traceback' not in result.stderr

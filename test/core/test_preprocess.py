@@ -1,4 +1,4 @@
-"""Padding, resizing, normalising, and the way back."""
+"""Padding, resizing, normalising, and mapping keypoints back to the image."""
 
 import numpy as np
 import pytest

@@ -192,7 +192,7 @@ def test_broken_images_are_refused_with_what_is_wrong(change, named):
 
 
 class Bridge:
-    """Counts what it is asked, and answers wrongly: to see who is asked."""
+    """Counts its calls and returns wrong pixels, to show whether cv_bridge was used."""
 
     asked = 0
 

@@ -1,4 +1,4 @@
-"""Some images of whatever a user has: the same ones every time."""
+"""Sampling takes the same images of a folder, a video or a photo every time."""
 
 import os
 

@@ -172,7 +172,7 @@ def test_forced_fetch_of_the_same_files_leaves_the_entry_to_its_readers(server):
 
 
 def test_rewritten_checksums_do_not_get_past_the_pins(home, model_folder):
-    """Whoever can write to the cache cannot vouch for the default model."""
+    """Checksums in the cache cannot replace the pinned ones of the default model."""
     entry = home / 'checkpoints/mobilenet-float-075-stride16'
     shutil.copytree(model_folder, entry)
     sums = {name: checkpoint._sha256(entry / name) for name in files(entry)}
@@ -228,7 +228,7 @@ def test_npm_that_fails_is_reported_with_its_reason(monkeypatch, home, tmp_path,
 
 
 def test_official_file_with_another_checksum_is_refused(server, model_folder, home, monkeypatch):
-    """The pins hold also against the address that we trust."""
+    """The pinned checksums are also checked for the official address."""
     monkeypatch.setattr(checkpoint, 'BUCKET', server.url)
     shutil.copytree(model_folder, model_folder / 'mobilenet/float/075')
     with pytest.raises(CheckpointError, match='SHA-256 is not dd63bf2d'):

@@ -114,7 +114,7 @@ def test_heads_computed_as_one_are_the_same(tmp_path, graph, monkeypatch):
 
 
 def test_heads_of_different_inputs_stay_apart(tmp_path):
-    """As a graph of another training might have them."""
+    """Another training could give a graph with such heads."""
     model = exported(tmp_path, mobilenet_like())
     head = producer(model.graph, producer(model.graph, 'offset').input[0])
     model.graph.node.append(helper.make_node('Identity', [head.input[0]], ['apart'], name='apart'))
@@ -157,7 +157,7 @@ def test_rounding_by_the_output_beats_rounding_to_the_nearest():
 
 
 def test_biases_take_what_rounding_does_to_the_mean(tmp_path):
-    """Of the first layer, whose input rounding does not change: nothing of the mean is left."""
+    """The first layer has the same input as before rounding, so no mean error may remain."""
     batch = images(8) + 0.5  # with a mean, as photos have
     model = exported(tmp_path, mobilenet_like())
     rounded = _round_weights(model, batch, lambda what, done, total: None)

@@ -176,7 +176,7 @@ def test_circle_is_refused(tmp_path):
     def edit(nodes):
         next(node for node in nodes if node['name'] == 'conv0/conv')['input'][0] = 'conv3'
 
-    with pytest.raises(GraphError, match='circle'):
+    with pytest.raises(GraphError, match='cycle'):
         export_onnx(change(tmp_path, edit), 33, 33, 4)
 
 

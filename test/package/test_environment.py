@@ -75,7 +75,7 @@ def test_file_that_is_no_program_is_refused_by_name(home):
 def test_named_python_in_the_home_of_nobody_is_one_sentence(home):
     result = run(home, POSENET_PYTHON='~nobody-of-that-name/python')
     assert result.returncode == 1
-    assert result.stderr.startswith('program: ~nobody-of-that-name/python: nobody of that name')
+    assert result.stderr.startswith('program: ~nobody-of-that-name/python: the home directory')
     assert 'Traceback' not in result.stderr
 
 
@@ -162,7 +162,7 @@ for home in (None, sys.argv[2]):
 
 
 def test_network_that_is_there_needs_neither_onnx_nor_pooch(net, default_model_config, tmp_path):
-    """And one that has to be made, or fetched, says what it needs."""
+    """A network that has to be made or fetched says which packages it needs."""
     command = [sys.executable, '-c', ROBOT, default_model_config.model_url or '', str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True)
     there, missing = result.stdout.splitlines()
@@ -179,5 +179,5 @@ def test_what_we_lack_ourselves_is_no_missing_package():
 
 
 def test_home_of_nobody_is_refused():
-    with pytest.raises(PoseNetError, match='~nobody-of-that-name/x: nobody of that name'):
+    with pytest.raises(PoseNetError, match='~nobody-of-that-name/x: the home directory is unknown'):
         expanded('~nobody-of-that-name/x')

@@ -13,7 +13,7 @@ from posenet_ros.ros.fastdds import this_machine_alone
 rclpy = pytest.importorskip('rclpy', reason='ROS 2 is not on this machine')
 pytest.importorskip('posenet_ros.msg', reason='the messages are not built: make env')
 
-# Before anything starts: no other robot, run or daemon shall hear these tests.
+# Set before anything starts, so that no other robot, test run or daemon sees these tests.
 os.environ.update(this_machine_alone(os.environ))
 os.environ['ROS_DOMAIN_ID'] = str(random.randint(1, 100))
 
@@ -36,7 +36,7 @@ def peer() -> Iterator[Peer]:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Process]]:
-    """Starts processes that are gone after the test."""
+    """Starts processes that are stopped after the test."""
     processes: list[Process] = []
 
     def launch(name: str, *arguments: str, **kwargs) -> Process:

@@ -100,13 +100,18 @@ class Peer(Node):
     def spin_for(self, seconds: float) -> None:
         self.spin_until(lambda: False, seconds)
 
-    def call(self, kind: type, service: str, request, timeout: float = 30):
+    def call(self, kind: type, service: str, request, timeout: float = 30, tries: int = 1):
+        """Calls a service. A response is lost if the server discovers this client too late
+        (rmw_fastrtps), so calls that change nothing may be tried again.
+        """
         client = self.create_client(kind, service)
         try:
             assert self.spin_until(client.service_is_ready, timeout), f'no service {service}'
-            future = client.call_async(request)
-            assert self.spin_until(future.done, timeout), f'{service} does not answer'
-            return future.result()
+            for _ in range(tries):
+                future = client.call_async(request)
+                if self.spin_until(future.done, timeout / tries):
+                    return future.result()
+            raise AssertionError(f'{service} does not answer')
         finally:
             self.destroy_client(client)
 

@@ -1,4 +1,4 @@
-"""Our Fast DDS profiles: for large images, and never over what the user has chosen."""
+"""Our Fast DDS profiles: for large images, and never overriding the user's choice."""
 
 import socket
 import time

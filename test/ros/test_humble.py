@@ -63,7 +63,7 @@ def of_class(name: str, member: str) -> Any:
 
 
 def made_with(name: str) -> Any:
-    """The parameters that a class is made with; None where that is not listed: an enum, say."""
+    """The parameters of a class's constructor; None if not listed, as for an enum."""
     try:
         return of_class(name, '__init__')
     except KeyError:
@@ -77,7 +77,7 @@ def takes(parameters: Any, keyword: str) -> bool:
 
 
 def in_try_for_humble(tree: ast.AST) -> set[ast.AST]:
-    """What stands in a try whose ImportError is caught: it has its fallback."""
+    """Nodes in a `try` whose ImportError is caught: they have a fallback for Humble."""
     return {
         inner
         for node in ast.walk(tree)
@@ -136,7 +136,7 @@ def lacking_in_call(call: ast.Call, names: dict[str, str]) -> Iterator[str]:
 
 
 def lacking_in_method(method: str, keywords: list[str]) -> Iterator[str]:
-    """A method that an rclpy class has here: one of them has it in Humble, with these keywords."""
+    """Checks that a method of an rclpy class exists in Humble, with these keywords."""
     here = [name for name in CLASSES if method in dir(named(name))]
     if not here or method.startswith('__'):
         return

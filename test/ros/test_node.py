@@ -83,7 +83,8 @@ def change_state(peer, transition):
 
 
 def state(peer):
-    return peer.call(GetState, f'{NODE}/get_state', GetState.Request()).current_state.id
+    response = peer.call(GetState, f'{NODE}/get_state', GetState.Request(), tries=3)
+    return response.current_state.id
 
 
 def set_parameters(peer, **values):
@@ -336,7 +337,7 @@ def test_bag_played_into_the_node_gives_the_poses_of_the_bag_command(
                 assert (keypoint.x, keypoint.y) == pytest.approx((other.x, other.y), abs=0.01)
 
 
-# What rviz looks at.
+# Markers and annotated images.
 
 
 def test_overlays_are_built_while_somebody_looks(start_node, peer, camera, astronaut):
@@ -573,7 +574,7 @@ def test_lifecycle_without_autostart(start_node, peer, camera, astronaut):
 
 
 def test_rounds_leave_no_thread_file_or_memory_behind(start_node, peer):
-    # With one heap that gives back what is freed, growth is a leak and nothing else.
+    # One malloc arena that returns freed memory at once: any growth is then a leak.
     heap = {'MALLOC_ARENA_MAX': '1', 'MALLOC_TRIM_THRESHOLD_': '65536'}
     node = start_node(autostart=False, ready=False, environment=heap)
     process = Path('/proc') / str(node.pid)
@@ -672,7 +673,7 @@ def test_diagnostics_tell_why_there_is_no_model(start_node, peer):
 
 def test_every_frame_is_processed_or_counted_as_dropped(start_node, peer, astronaut):
     """Overload: everything that was received is accounted for, and latency does not grow."""
-    # Deep enough that the publisher, too, gives up no frame while the machine is busy.
+    # Deep enough that the publisher drops no frame either while the machine is busy.
     camera = Camera(peer, reliability='reliable', depth=1000)
     poses = peer.collect(PoseArray, f'{NODE}/poses', 1000)
     found = collect_status(peer)
@@ -694,7 +695,7 @@ def test_every_frame_is_processed_or_counted_as_dropped(start_node, peer, astron
     assert stamps == sorted(stamps)
 
 
-# Saying why.
+# Messages that say why nothing comes.
 
 
 @pytest.mark.parametrize(
@@ -759,9 +760,9 @@ def test_what_nobody_takes_is_told(start_node, tmp_path):
     for said in (
         'there is no parameter nms_radious: its value is not used; is it nms_radius?',
         'qos_overrides./image_raw.subscription.durability is not used: history, depth, reliability',
-        'qos_overrides./camera.subscription.depth is not used: there is ',
-        f'nothing in {tmp_path}/other.yaml is for /posenet_node: it is for /other_node',
-        'nobody takes the arguments --image-topic /cam',
+        'qos_overrides./camera.subscription.depth is not used: the node only has ',
+        f'{tmp_path}/other.yaml has no parameters for /posenet_node, only for /other_node',
+        'unknown arguments are ignored: --image-topic /cam',
     ):
         node.wait_for(said, 5)
     assert 'use_sim_time' not in node.output
@@ -903,7 +904,7 @@ run_node(lambda stop: Raising(stop_requested=stop.requested), started=Raising.au
 
 
 def test_callback_that_fails_while_a_model_is_loaded_ends_the_process(tmp_path):
-    """Whoever started it sees that, and starts it again."""
+    """The process that started it sees that and can start it again."""
     with socket.create_server(('127.0.0.1', 0)) as mute:
         url = f'http://127.0.0.1:{mute.getsockname()[1]}/model-stride16.json'
         run = subprocess.run(
@@ -935,7 +936,7 @@ def test_impossible_transition_is_answered(start_node, peer):
     assert change_state(peer, Transition.TRANSITION_DEACTIVATE)
 
 
-# Nothing for nobody.
+# No work without subscribers.
 
 
 def test_lazy_node_reads_nothing_until_somebody_subscribes(start_node, peer, camera, astronaut):
@@ -1117,7 +1118,7 @@ def test_camera_names_must_make_sense(start_node, names):
     assert 'Traceback' not in node.output
 
 
-# The end.
+# Shutdown.
 
 
 @pytest.mark.parametrize('signal_number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

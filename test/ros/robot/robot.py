@@ -15,7 +15,7 @@ from pathlib import Path
 from goldens import ROOT
 from ros_processes import wait_until
 
-# What `make env` set for itself: a robot has none of it.
+# Variables that `make env` sets; a robot has none of them.
 OURS = (
     'VIRTUAL_ENV', 'VIRTUAL_ENV_PROMPT', 'PYTHONPATH', 'LD_LIBRARY_PATH', 'AMENT_PREFIX_PATH',
     'CMAKE_PREFIX_PATH', 'COLCON_PREFIX_PATH', 'RMW_IMPLEMENTATION',
@@ -75,7 +75,7 @@ class Launched:
 
 
 class Robot:
-    """Its home, and a shell in which the distribution's setup.bash was sourced.
+    """A robot's home folder, and a shell in which the distribution's setup.bash was sourced.
 
     Args:
         distribution: folder of the stand-in.
@@ -105,7 +105,7 @@ class Robot:
             self.environment.setdefault('PIP_CONFIG_FILE', str(own_pip))
 
     def copy_sources(self) -> None:
-        """As `git clone` would, with what is not committed yet, and where there is no git."""
+        """Copies the sources like `git clone`, but with uncommitted changes and without git."""
 
         def left_out(folder: str, names: list[str]) -> list[str]:
             top = Path(folder) == ROOT

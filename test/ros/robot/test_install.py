@@ -19,7 +19,7 @@ def fetched(robot):
     """The default model's weights, as a user gets them."""
     result = robot.run('install/posenet_ros/lib/posenet_ros/posenet fetch')
     if result.returncode and 'npm' in result.stdout:
-        pytest.skip(f'the default model cannot be had here: {result.stdout}')
+        pytest.skip(f'the default model is not available here: {result.stdout}')
     assert result.returncode == 0, result.stdout
     return robot
 
@@ -36,7 +36,7 @@ def test_the_systems_python_has_none_of_our_dependencies_and_reads_the_messages(
 
 
 def test_launch_files_are_made_by_the_systems_python(robot):
-    """The modules that they import, where launch itself is not there."""
+    """Our modules that they import need no numba, numpy, OpenCV or rclpy. launch is not here."""
     result = robot.run(
         'python3 -c "import posenet_ros.ros.launch_arguments, posenet_ros.ros.fastdds, sys; '
         "print(*[m for m in ('numba', 'numpy', 'cv2', 'rclpy') if m in sys.modules])\""

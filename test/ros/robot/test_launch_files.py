@@ -293,6 +293,6 @@ def test_no_profile_of_ours_is_laid_over_the_users_choice(
         said = f'={tmp_path}/mine.xml is set'
     node = launch('posenet.launch.py', **variables)
     node.wait_for('ready in')
-    assert ('no Fast DDS profile of ours' in node.output) == bool(said)
+    assert ('Fast DDS profile not applied' in node.output) == bool(said)
     assert said in node.output
     poses_come('/image_raw', '/posenet_node/poses')
