@@ -101,8 +101,10 @@ class Peer(Node):
         self.spin_until(lambda: False, seconds)
 
     def call(self, kind: type, service: str, request, timeout: float = 30, tries: int = 1):
-        """Calls a service. A response is lost if the server discovers this client too late
-        (rmw_fastrtps), so calls that change nothing may be tried again.
+        """Calls a service, and tries again if a response is lost.
+
+        With rmw_fastrtps it is, if the server discovers this client too late. Only calls that
+        change nothing may be tried again.
         """
         client = self.create_client(kind, service)
         try:
