@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.figures import ROOT
 from posenet_ros import ModelConfig, PoseNet
 from posenet_ros.core.keypoints import POSE_TREE
-from posenet_ros.core.preprocess import Letterbox, preprocess
+from posenet_ros.core.preprocess import preprocess
 from posenet_ros.io.photos import read_image
 
 COUPLE = ROOT.parent / 'shared/images/couple640.png'
@@ -41,8 +41,7 @@ def photo_name() -> str:
 def heads_of(net: PoseNet, image: np.ndarray) -> list[np.ndarray]:
     """The four maps that the network gives for an image."""
     batch = net.backend.input_buffer(1)
-    letterbox = Letterbox.fit(*image.shape[:2], net.input_height, net.input_width)
-    preprocess(image, letterbox, net.config.architecture, batch[0])
+    preprocess(image, net.config.architecture, batch[0])
     return [head[0].copy() for head in net.backend.run(batch)]
 
 

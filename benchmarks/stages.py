@@ -16,7 +16,7 @@ from benchmarks.limit import PRODUCT_OPERATIONS, matrix_product, operations
 from benchmarks.reference import Reference
 from posenet_ros import DecoderConfig, ModelConfig, Pose, PoseNet
 from posenet_ros.core.decode import _build_queue, decode_multiple_poses
-from posenet_ros.core.preprocess import Letterbox, preprocess
+from posenet_ros.core.preprocess import preprocess
 from posenet_ros.io.image_message import image_to_rgb
 from posenet_ros.model.network import make_network, weights_for
 
@@ -126,8 +126,7 @@ def preprocessing(quick: bool) -> Section:
 
             def prepare(message=message, out=out) -> None:
                 image = image_to_rgb(message)
-                letterbox = Letterbox.fit(message.height, message.width, *out.shape[1:])
-                preprocess(image, letterbox, 'MobileNetV1', out)
+                preprocess(image, 'MobileNetV1', out)
 
             runs[f'{width} x {height} to {resolution}'] = prepare
     times = medians(interleaved(runs, 40 if quick else 300))

@@ -200,13 +200,11 @@ class PoseNet:
     def _estimate_batch(self, images: list[np.ndarray], config: DecoderConfig) -> list[list[Pose]]:
         # Pre-process: each image into its place in the network's input.
         started = time.perf_counter()
-        letterboxes = [
-            Letterbox.fit(image.shape[0], image.shape[1], self.input_height, self.input_width)
-            for image in images
-        ]
         batch = self.backend.input_buffer(len(images))  # (n, 3, h, w)
-        for image, letterbox, tensor in zip(images, letterboxes, batch, strict=True):
-            preprocess(image, letterbox, self.config.architecture, tensor)
+        letterboxes = [
+            preprocess(image, self.config.architecture, tensor)
+            for image, tensor in zip(images, batch, strict=True)
+        ]
         prepared = time.perf_counter()
 
         # Run the network: four heads (n, rows, columns, channels).

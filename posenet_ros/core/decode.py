@@ -206,18 +206,10 @@ def _multiple_poses(
         root_x = x * stride + float(offsets[y, x, root + parts])
         if _near_earlier_pose(keypoints, found, root, root_y, root_x, squared_radius):
             continue
+        points, marks = keypoints[found], scores[found]
+        points[root, 0], points[root, 1], marks[root] = root_x, root_y, heatmap[y, x, root]
         _decode_pose(
-            heatmap,
-            offsets,
-            displacements_fwd,
-            displacements_bwd,
-            stride,
-            root,
-            root_y,
-            root_x,
-            float(heatmap[y, x, root]),
-            keypoints[found],
-            scores[found],
+            heatmap, offsets, displacements_fwd, displacements_bwd, stride, root, points, marks
         )
         total = 0.0
         for part in range(parts):
@@ -356,22 +348,10 @@ def _near_earlier_pose(keypoints, found, part, y, x, squared_radius):
 
 @jit
 def _decode_pose(
-    heatmap,
-    offsets,
-    displacements_fwd,
-    displacements_bwd,
-    stride,
-    root,
-    root_y,
-    root_x,
-    root_score,
-    keypoints,
-    scores,
+    heatmap, offsets, displacements_fwd, displacements_bwd, stride, root, keypoints, scores
 ):
     """Fills one pose from its root: backward along the tree first, then forward."""
     reached = np.zeros(len(scores), np.bool_)
-    keypoints[root, 0], keypoints[root, 1] = root_x, root_y
-    scores[root] = root_score
     reached[root] = True
     for edge in range(len(_PARENTS) - 1, -1, -1):
         source, target = _CHILDREN[edge], _PARENTS[edge]

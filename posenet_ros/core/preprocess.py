@@ -97,28 +97,25 @@ def check_image(image: np.ndarray) -> None:
         raise ImageError(f'an image has at least one pixel; this one has the shape {image.shape}')
 
 
-def preprocess(image: np.ndarray, letterbox: Letterbox, architecture: str, out: np.ndarray) -> None:
+def preprocess(image: np.ndarray, architecture: str, out: np.ndarray) -> Letterbox:
     """Fills the network input from an image.
 
     Args:
         image: uint8 RGB, (H, W, 3), of any strides: a BGR image passes as image[..., ::-1].
-        letterbox: fitted to that image and to the input.
         architecture: MobileNetV1 (x / 127.5 - 1) or ResNet50 (mean added).
         out: float32 (3, input height, input width), C-contiguous; overwritten.
+
+    Returns:
+        How the image was fitted, which maps keypoints back to it.
     """
+    height, width = image.shape[:2]
+    letterbox = Letterbox.fit(height, width, *out.shape[1:])
     memory, strides = _memory(image)
     resnet = architecture == 'ResNet50'
     _pad_resize_normalise(
-        memory,
-        image.shape[0],
-        image.shape[1],
-        strides,
-        letterbox.pad_y,
-        letterbox.pad_x,
-        resnet,
-        RESNET_MEAN,
-        out,
+        memory, height, width, strides, letterbox.pad_y, letterbox.pad_x, resnet, RESNET_MEAN, out
     )
+    return letterbox
 
 
 def _memory(image: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int, int, int]]:

@@ -6,14 +6,13 @@ import numpy as np
 
 from posenet_ros.core.decode import multiple_pose_arrays, single_pose_arrays
 from posenet_ros.core.heads import HEADS, Heads, all_finite
-from posenet_ros.core.preprocess import Letterbox, preprocess
+from posenet_ros.core.preprocess import preprocess
 
 
 def compile_loops() -> None:
     """Runs each loop once on empty data. Takes ten seconds where nothing is compiled yet."""
     image = np.zeros((4, 4, 3), np.uint8)
-    letterbox = Letterbox.fit(4, 4, 33, 33)
-    preprocess(image, letterbox, 'MobileNetV1', np.zeros((3, 33, 33), np.float32))
+    letterbox = preprocess(image, 'MobileNetV1', np.zeros((3, 33, 33), np.float32))
     batch = Heads(*(np.zeros((1, 3, 3, depth), np.float32) for depth in HEADS.values()))
     all_finite(*batch)
     heads = batch.of_image(0)

@@ -22,7 +22,7 @@ from posenet_ros.backends import Backend
 from posenet_ros.backends.cuda_memory import Cuda
 from posenet_ros.config import PRECISIONS, DecoderConfig, ModelConfig, RuntimeConfig
 from posenet_ros.core.heads import HEADS
-from posenet_ros.core.preprocess import Letterbox, preprocess
+from posenet_ros.core.preprocess import preprocess
 from posenet_ros.errors import NoDeviceError, PoseNetError
 from posenet_ros.estimator import PoseNet
 from posenet_ros.evaluation.compare import compare
@@ -140,9 +140,7 @@ def _measure(
     run['device'] = net.backend.device
     inputs = np.zeros((len(images), 3, net.input_height, net.input_width), np.float32)
     for image, tensor in zip(images, inputs, strict=True):
-        height, width = image.shape[:2]
-        letterbox = Letterbox.fit(height, width, net.input_height, net.input_width)
-        preprocess(image, letterbox, net.config.architecture, tensor)
+        preprocess(image, net.config.architecture, tensor)
     wanted = _heads(reference.backend, inputs)
     together = _heads(net.backend, inputs)
     run['max_error'] = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from posenet_ros.core.preprocess import Letterbox, preprocess
+from posenet_ros.core.preprocess import preprocess
 from posenet_ros.environment import expanded
 from posenet_ros.io.sampling import fingerprint, sampled_images
 
@@ -52,8 +52,7 @@ class CalibrationSet:
         inputs = []
         for image in images:
             tensor = np.zeros((3, height, width), np.float32)
-            letterbox = Letterbox.fit(image.shape[0], image.shape[1], height, width)
-            preprocess(image, letterbox, architecture, tensor)
+            preprocess(image, architecture, tensor)
             inputs.append(tensor)
         if len(inputs) < FEW_IMAGES:
             logger.warning(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -178,28 +178,29 @@ class Camera:
         )
 
     def publish_overlays(
-        self,
-        header: Header,
-        image: np.ndarray,
-        poses: Sequence[Pose],
-        *,
-        min_keypoint_score: float,
-        min_pose_score: float,
-        distance: float,
-        plane_width: float,
-        lifetime: float,
+        self, header: Header, image: np.ndarray, poses: Sequence[Pose], values: Mapping[str, Any]
     ) -> None:
-        """Publishes the markers and the annotated image, each only if it has subscribers."""
+        """Publishes the markers and the annotated image, each only if it has subscribers.
+
+        Args:
+            header: of the image.
+            image: uint8 RGB (H, W, 3).
+            poses: in pixels of the image.
+            values: of the node's parameters; those of the group output are used.
+        """
         height, width = image.shape[:2]
+        scores = values['min_keypoint_score'], values['min_pose_score']
         self._frame_id = header.frame_id
         if self._markers.get_subscription_count() > 0:
-            info = self._camera_info
+            info, distance = self._camera_info, values['marker_distance']
             if info is not None and calibrated(info):
                 plane = PixelPlane.of_camera(info, width, height, distance)
             else:
-                plane = PixelPlane.uncalibrated(width, height, distance, plane_width)
+                plane = PixelPlane.uncalibrated(
+                    width, height, distance, values['marker_plane_width']
+                )
             self._markers.publish(
-                pose_markers(header, poses, plane, min_keypoint_score, min_pose_score, lifetime)
+                pose_markers(header, poses, plane, *scores, values['marker_lifetime'])
             )
         raw_wanted = self._annotated.get_subscription_count() > 0
         jpeg_wanted = self._annotated_jpeg.get_subscription_count() > 0
@@ -211,7 +212,7 @@ class Camera:
             message.header = header
             canvas = pixels_of(message)
             copy_rgb(image, canvas)
-            draw_poses(canvas, poses, min_keypoint_score, min_pose_score)
+            draw_poses(canvas, poses, *scores)
             if raw_wanted:
                 self._annotated.publish(message)
             if jpeg_wanted:

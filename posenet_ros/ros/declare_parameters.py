@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -30,22 +30,6 @@ def declare_parameters(node: Node, specs: Iterable[ParameterSpec]) -> dict[str, 
         if isinstance(value, float) and not isinstance(declared, float):
             node.set_parameters([Parameter(spec.name, value=value)])  # 25 was given for 25.0
     return values
-
-
-def with_doubles(
-    parameters: Iterable[Parameter[Any]], doubles: Collection[str]
-) -> list[Parameter[Any]]:
-    """Parameters of a set request, with integers converted where the parameter is a double.
-
-    `ros2 param set nms_radius 30` sends an integer. rclpy would refuse it, or change the type of
-    the parameter, which C++ clients then refuse.
-    """
-    return [
-        Parameter(p.name, value=float(p.value))
-        if p.name in doubles and p.type_ == Parameter.Type.INTEGER
-        else p
-        for p in parameters
-    ]
 
 
 def _descriptor(spec: ParameterSpec) -> ParameterDescriptor:

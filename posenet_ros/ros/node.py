@@ -28,7 +28,7 @@ from posenet_ros.ros.diagnostics import Diagnostics, NodeState
 from posenet_ros.ros.executor import BackgroundExecutor
 from posenet_ros.ros.log import forward_log, stop_forwarding
 from posenet_ros.ros.messages import model_info
-from posenet_ros.ros.node_parameters import NodeParameters
+from posenet_ros.ros.node_parameters import NodeParameters, with_doubles
 from posenet_ros.ros.parameters import model_config, runtime_config
 from posenet_ros.ros.pipeline import Pipeline
 from posenet_ros.ros.topics import CameraTopics, camera_topics
@@ -298,12 +298,12 @@ class PoseNetNode(LifecycleNode):
     # Parameters and diagnostics.
 
     def set_parameters(self, parameter_list: list[Parameter[Any]]) -> list[SetParametersResult]:
-        return super().set_parameters(NodeParameters.with_doubles(parameter_list))
+        return super().set_parameters(with_doubles(parameter_list))
 
     def set_parameters_atomically(
         self, parameter_list: list[Parameter[Any]]
     ) -> SetParametersResult:
-        return super().set_parameters_atomically(NodeParameters.with_doubles(parameter_list))
+        return super().set_parameters_atomically(with_doubles(parameter_list))
 
     def _warn_of_unused_parameters(self) -> None:
         # rclpy has no public name for overrides that were never declared.

@@ -11,7 +11,7 @@ from rclpy.parameter import Parameter
 
 from posenet_ros.config import DecoderConfig
 from posenet_ros.errors import ConfigError
-from posenet_ros.ros.declare_parameters import declare_parameters, with_doubles
+from posenet_ros.ros.declare_parameters import declare_parameters
 from posenet_ros.ros.parameters import (
     LIVE_GROUPS,
     PARAMETERS,
@@ -20,8 +20,6 @@ from posenet_ros.ros.parameters import (
     decoder_config,
     model_config,
 )
-
-DOUBLES = frozenset(spec.name for spec in PARAMETERS if isinstance(spec.default, float))
 
 
 class NodeParameters:
@@ -45,11 +43,6 @@ class NodeParameters:
         self.values = declare_parameters(node, PARAMETERS)
         self.decoder = decoder_config(self.values)
         node.add_on_set_parameters_callback(self._on_set)
-
-    @staticmethod
-    def with_doubles(parameters: list[Parameter[Any]]) -> list[Parameter[Any]]:
-        """Parameters of a set request, with integers converted where the parameter is a double."""
-        return with_doubles(parameters, DOUBLES)
 
     def _on_set(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
         """Accepts all parameters of a request, or rejects all of them with the reason."""
@@ -83,3 +76,21 @@ def _describe_a_model(values: dict[str, Any]) -> bool:
     except ConfigError:
         return False
     return True
+
+
+def with_doubles(parameters: list[Parameter[Any]]) -> list[Parameter[Any]]:
+    """Parameters of a set request, with integers converted where the parameter is a double.
+
+    `ros2 param set nms_radius 30` sends an integer. rclpy would refuse it, or change the type of
+    the parameter, which C++ clients then refuse.
+    """
+    return [
+        Parameter(p.name, value=float(p.value))
+        if p.type_ == Parameter.Type.INTEGER and _is_double(p.name)
+        else p
+        for p in parameters
+    ]
+
+
+def _is_double(name: str) -> bool:
+    return name in SPECS and isinstance(SPECS[name].default, float)

@@ -229,17 +229,9 @@ class Pipeline:
     # Markers and annotated images: the overlay's thread.
 
     def _draw(self, overlays: dict[str, Overlay]) -> None:
-        values = self._parameters.values
         for name, overlay in overlays.items():
             if self._resting:
                 return
             self.cameras[name].publish_overlays(
-                overlay.header,
-                overlay.image,
-                overlay.poses,
-                min_keypoint_score=values['min_keypoint_score'],
-                min_pose_score=values['min_pose_score'],
-                distance=values['marker_distance'],
-                plane_width=values['marker_plane_width'],
-                lifetime=values['marker_lifetime'],
+                overlay.header, overlay.image, overlay.poses, self._parameters.values
             )

@@ -11,8 +11,7 @@ from posenet_ros.io.photos import read_image
 
 def network_input(image, height, width, architecture='MobileNetV1'):
     out = np.full((3, height, width), np.nan, np.float32)
-    letterbox = Letterbox.fit(*image.shape[:2], height, width)
-    preprocess(image, letterbox, architecture, out)
+    assert preprocess(image, architecture, out) == Letterbox.fit(*image.shape[:2], height, width)
     return out.transpose(1, 2, 0)
 
 
