@@ -182,7 +182,7 @@ def test_processes_that_want_one_engine_build_it_once(tmp_path):
     assert built.get(timeout=1) and built.empty()
 
 
-def test_what_is_put_is_checked_too(cache):
+def test_data_of_put_is_checked_too(cache):
     assert cache.peek(KEY) is None
     cache.put(KEY, b'timings')
     assert cache.peek(KEY) == b'timings'

@@ -30,7 +30,7 @@ E2E = [pytest.param(path, id=path.stem) for path in golden_paths('e2e')]
 @pytest.mark.parity
 @pytest.mark.skipif(not E2E, reason='models and photos (../shared) are not on this machine')
 @pytest.mark.parametrize('path', E2E)
-def test_poses_of_real_photos_are_the_references(path):
+def test_poses_of_real_photos_equal_the_references(path):
     golden = load_golden(path)
     image = read_image(SHARED / 'images' / golden.expected['image'])
     with PoseNet.load(golden_config(golden), precision='fp32') as net:
@@ -38,7 +38,7 @@ def test_poses_of_real_photos_are_the_references(path):
 
 
 @pytest.mark.parity
-def test_poses_of_the_astronaut_are_the_references(net, astronaut):
+def test_poses_of_the_astronaut_equal_the_references(net, astronaut):
     import json
 
     expected = json.loads((DATA / 'e23_astronaut.json').read_text())
@@ -58,7 +58,7 @@ def test_repaired_dilation_is_the_default(shared):
         assert check_poses(net, image, golden.expected) < 0.01
 
 
-def test_default_arguments_are_the_references(net, astronaut):
+def test_default_arguments_equal_the_references(net, astronaut):
     plain = [pose.to_dict() for pose in net.estimate_multiple_poses(astronaut)]
     spelt_out = net.estimate_multiple_poses(astronaut, False, 5, 0.5, 20)
     assert plain == [pose.to_dict() for pose in spelt_out]
@@ -131,7 +131,7 @@ def test_wrong_weights_are_refused():
 @pytest.mark.parametrize(
     'heads', [['heatmap'], ['offset'], ['displacement_fwd'], ['displacement_bwd'], list(HEADS)]
 )
-def test_network_that_gives_no_numbers_is_reported(tmp_path, heads):
+def test_network_that_gives_nan_is_reported(tmp_path, heads):
     graph = mobilenet_like()
     for head in heads:
         graph.weights[f'net/{head}_2/BiasAdd/bias'][-1] = np.nan

@@ -45,7 +45,7 @@ def test_floats_come_back_as_they_went(cuda):
         cuda.free_pinned(back)
 
 
-def test_recorded_graph_does_what_was_recorded(cuda, library):
+def test_captured_graph_repeats_the_work(cuda, library):
     with cuda.current():
         host = cuda.allocate_pinned((4,))
         address = cuda.allocate(host.nbytes)
@@ -63,7 +63,7 @@ def test_recorded_graph_does_what_was_recorded(cuda, library):
         cuda.free_pinned(host)
 
 
-def test_what_cannot_be_recorded_is_run_as_it_is(driver, cuda):
+def test_work_that_cannot_be_captured_runs_directly(driver, cuda):
     def fails():
         raise BackendError('no')
 

@@ -108,7 +108,7 @@ def test_real_checkpoints_build(path, stride, precision, dynamic):
     assert len(build(model, profile_of(257, dynamic))) > 100_000
 
 
-def test_every_option_is_taken(tmp_path):
+def test_every_option_is_accepted(tmp_path):
     told = []
     model = small_model(tmp_path).SerializeToString()
     options = EngineOptions('fp32', Profile.batches(129, 129, 2), workspace_mib=64)
@@ -183,6 +183,6 @@ def test_profile_of_another_size_is_refused(tmp_path):
         build(small_model(tmp_path), Profile.batches(257, 257, 1))
 
 
-def test_dla_where_there_is_none_is_refused(tmp_path):
+def test_dla_on_a_device_without_one_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r'Invalid dla_core 0\. Allowed here: none'):
         build(small_model(tmp_path), profile_of(129, False), dla_core=0)

@@ -48,7 +48,7 @@ SINGLE = DecoderConfig(decoding_method='single-person')
 @pytest.mark.parity
 @pytest.mark.skipif(not E2E, reason='models and photos (../shared) are not on this machine')
 @pytest.mark.parametrize('path', E2E)
-def test_poses_of_real_photos_are_the_references(tensorrt, pycuda, path):
+def test_poses_of_real_photos_equal_the_references(tensorrt, pycuda, path):
     golden = load_golden(path)
     image = read_image(SHARED / 'images' / golden.expected['image'])
     config = golden_config(golden)
@@ -182,7 +182,7 @@ def test_engine_of_another_network_is_refused(tensorrt, pycuda, small):
         PoseNet.load(small, 'tensorrt')
 
 
-def test_unreadable_engine_is_built_anew_once(tensorrt, pycuda, small, caplog):
+def test_unreadable_engine_is_rebuilt_once(tensorrt, pycuda, small, caplog):
     PoseNet.load(small, 'tensorrt').close()
     tensorrt.faults.add('deserialize_cuda_engine')
     with caplog.at_level('INFO'), pytest.raises(BackendError, match='cannot read the engine'):
@@ -285,7 +285,7 @@ def test_precision_is_in_the_graph_or_in_the_flags(each_tensorrt, pycuda, small,
     assert (onnx.TensorProto.INT8 in types) == (precision == 'int8')
 
 
-def test_a_dla_is_asked_for_and_falls_back_to_the_gpu(each_tensorrt, pycuda, small):
+def test_dla_is_used_with_the_gpu_as_fallback(each_tensorrt, pycuda, small):
     each_tensorrt.Builder.num_DLA_cores = 2
     PoseNet.load(small, 'tensorrt', 'fp16', dla_core=1).close()
     _, config = each_tensorrt.built
@@ -310,7 +310,7 @@ def test_every_option_of_the_build_reaches_tensorrt(tensorrt, pycuda, small):
     assert tensorrt.built[1].cache.data == b'timed '  # what the first build measured
 
 
-def test_refused_graph_is_told_with_every_reason(tensorrt, pycuda, small, monkeypatch):
+def test_refused_graph_is_reported_with_every_reason(tensorrt, pycuda, small, monkeypatch):
     no_graph = Network(b'no graph', 'fp32', 33, 33, '')
     monkeypatch.setattr('posenet_ros.estimator.make_network', lambda *_: no_graph)
     with pytest.raises(BackendError, match=r'does not take the ONNX model: .*and a second reason'):

@@ -92,7 +92,7 @@ WEAKLY_TYPED = {'EXPLICIT_BATCH', 'FP16', 'INT8', 'PREFER_PRECISION_CONSTRAINTS'
 
 
 @pytest.mark.parametrize('version', VERSIONS)
-def test_every_name_exists_or_is_asked_for(version):
+def test_every_name_exists_or_is_checked_first(version):
     weakly_typed = not has(version, 'NetworkDefinitionCreationFlag', 'STRONGLY_TYPED')
     checked = 0
     for owner, name, function in sorted(uses()):

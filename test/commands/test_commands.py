@@ -219,7 +219,7 @@ def test_build_engine_without_a_gpu_says_what_is_missing(posenet):
     assert result.stderr.startswith('posenet: ') and len(result.stderr.splitlines()) == 1
 
 
-def test_compare_measures_what_precision_costs(posenet, tmp_path, shared):
+def test_compare_measures_each_precision(posenet, tmp_path, shared):
     result = posenet(
         'compare', shared / 'images', '--input-resolution', '129', '--json', 'result.json',
         environment={'POSENET_HOME': str(tmp_path)},
@@ -255,13 +255,13 @@ def test_numbers_may_have_exponents(posenet, photo):
     assert len(json.loads(result.stdout)) == 1
 
 
-def test_json_goes_to_what_the_shell_has_opened(posenet, photo):
+def test_json_goes_to_a_redirected_descriptor(posenet, photo):
     result = posenet('estimate', photo, '--json', '/dev/fd/1')
     assert result.returncode == 0, result.stderr
     assert len(json.loads(result.stdout)) == 1
 
 
-def test_comparison_of_nobody_is_json(posenet, tmp_path):
+def test_comparison_without_people_is_valid_json(posenet, tmp_path):
     write_image(tmp_path / 'black.png', np.zeros((64, 64, 3), np.uint8))
     result = posenet('compare', 'black.png', '--json', 'out.json', '--input-resolution', 33)
     assert result.returncode == 0, result.stderr
@@ -289,7 +289,7 @@ def test_int8_of_any_size_is_refused(posenet):
     assert 'int8 is made for one input size' in result.stderr
 
 
-def test_home_of_nobody_is_one_sentence(posenet, photo):
+def test_unknown_home_is_one_sentence(posenet, photo):
     result = posenet('estimate', photo, '--model-url', '~nobody-of-that-name/m', model=False)
     assert result.returncode == 1
     assert result.stderr.strip().endswith('the home directory is unknown')

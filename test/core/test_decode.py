@@ -94,7 +94,7 @@ def noise(height=9, width=7, seed=0):
     ]
 
 
-def test_nobody_gives_no_pose():
+def test_empty_heatmaps_give_no_pose():
     maps = noise()
     maps[0][:] = 0
     assert decode_multiple_poses(*maps, 16) == []
@@ -146,7 +146,7 @@ def test_maps_that_do_not_belong_together_are_refused_by_name():
         decode_single_pose(maps[0], maps[2], 16)
 
 
-def test_options_that_cannot_be_had_are_refused():
+def test_invalid_options_are_refused():
     maps = [np.zeros((2, 2, depth), np.float32) for depth in (17, 34, 32, 32)]
     with pytest.raises(ConfigError, match='Invalid maxDetections -1'):
         decode_multiple_poses(*maps, 16, max_detections=-1)

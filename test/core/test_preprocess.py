@@ -28,7 +28,7 @@ def photo(height, width, seed=0):
 
 
 @pytest.mark.parity
-def test_padding_and_the_way_back_are_the_references(validation):
+def test_padding_and_its_inverse_equal_the_references(validation):
     for case in validation['pad']:
         letterbox = Letterbox.fit(*case['image'], *case['target'])
         padding = case['padding']
@@ -160,6 +160,6 @@ def test_every_layout_runs_the_same_compiled_form():
         (np.zeros((0, 4, 3), np.uint8), r'\(0, 4, 3\)'),
     ],
 )
-def test_what_is_no_rgb_image_is_refused_by_name(image, named):
+def test_array_that_is_no_rgb_image_is_refused_by_name(image, named):
     with pytest.raises(ImageError, match=named):
         check_image(image)

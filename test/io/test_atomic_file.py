@@ -22,7 +22,7 @@ def test_file_appears_with_its_contents_and_nothing_else_is_left(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['out.json']
 
 
-def test_failure_leaves_what_was_there(tmp_path):
+def test_failure_leaves_the_old_file(tmp_path):
     (tmp_path / 'out.json').write_text('old')
     with pytest.raises(ZeroDivisionError), atomic_path(tmp_path / 'out.json') as part:
         part.write_text('half')
@@ -70,7 +70,7 @@ def test_open_file_is_written_through_its_descriptor(tmp_path):
     ('name', 'reason'),
     [('missing/out.json', 'there is no folder'), ('folder', 'Is a directory')],
 )
-def test_what_cannot_be_written_is_said_with_its_reason(tmp_path, name, reason):
+def test_unwritable_path_is_an_error_with_a_reason(tmp_path, name, reason):
     (tmp_path / 'folder').mkdir()
     with pytest.raises(PoseNetError, match=f'cannot write .*{name}: .*{reason}'):
         write(tmp_path / name)

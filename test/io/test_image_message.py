@@ -181,7 +181,7 @@ def test_last_row_need_not_be_padded():
         ({'height': 2**31, 'step': 2**31}, 'bytes of data where'),
     ],
 )
-def test_broken_images_are_refused_with_what_is_wrong(change, named):
+def test_broken_images_are_refused_with_a_reason(change, named):
     data, _ = case('rgb8')
     sent = message('rgb8', data)
     for name, value in change.items():
@@ -208,7 +208,7 @@ def test_broken_cv_bridge_is_made_up_for():
     assert Bridge.asked == before + 1
 
 
-def test_cv_bridge_is_not_asked_for_what_it_gets_wrong():
+def test_cv_bridge_is_not_used_where_it_is_wrong():
     for options in ({'padding': 3}, {'big_endian': True}):
         data, expected = case('mono16')
         before = Bridge.asked
@@ -225,7 +225,7 @@ def test_compressed_images_are_decoded(suffix, astronaut):
     assert np.abs(rgb.astype(int) - astronaut).mean() < (4 if suffix == '.jpg' else 1e-9)
 
 
-def test_what_is_no_compressed_image_is_refused():
+def test_undecodable_compressed_image_is_refused():
     with pytest.raises(ImageError, match="3 bytes of format 'jpeg'"):
         compressed_to_rgb(SimpleNamespace(format='jpeg', data=array.array('B', [1, 2, 3])))
     claims_100000_pixels = bytes.fromhex(

@@ -31,7 +31,7 @@ def test_video_gives_frames_of_all_of_it(tmp_path):
     assert len(chosen) == 10 and chosen[0] < 80 < 160 < chosen[-1]
 
 
-def test_stream_that_does_not_tell_its_length_gives_frames_of_all_of_it(tmp_path):
+def test_stream_of_unknown_length_is_sampled_over_all_of_it(tmp_path):
     with (tmp_path / 'clip.mjpeg').open('wb') as stream:
         for i in range(40):
             stream.write(cv2.imencode('.jpg', np.full((64, 64, 3), 6 * i, np.uint8))[1].tobytes())
@@ -43,7 +43,7 @@ def test_stream_that_does_not_tell_its_length_gives_frames_of_all_of_it(tmp_path
 
 
 @pytest.mark.parametrize('name', ['missing', 'text.txt', 'empty'])
-def test_what_holds_no_images_is_refused(tmp_path, name):
+def test_source_without_images_is_refused(tmp_path, name):
     (tmp_path / 'text.txt').write_text('no image')
     (tmp_path / 'empty').mkdir()
     with pytest.raises(ImageError, match=name):

@@ -140,7 +140,7 @@ def test_unreachable_server_is_reported(home):
     assert files(home) == []
 
 
-def test_failed_refetch_keeps_what_the_cache_had(server, home):
+def test_failed_refetch_keeps_the_cached_files(server, home):
     config = ModelConfig(model_url=server.url)
     before = fetch_checkpoint(config)
     kept = files(home)
@@ -151,7 +151,7 @@ def test_failed_refetch_keeps_what_the_cache_had(server, home):
     assert fetch_checkpoint(config) == before
 
 
-def test_tampered_cache_is_refused_until_fetched_anew(server):
+def test_tampered_cache_is_refused_until_fetched_again(server):
     config = ModelConfig(model_url=server.url)
     good = fetch_checkpoint(config)
     shard = good.graph_path.parent / 'group1-shard1of2.bin'
@@ -191,7 +191,7 @@ def test_shard_without_a_checksum_is_refused(server):
         fetch_checkpoint(config)
 
 
-def test_what_killed_processes_left_is_removed(server, home):
+def test_leftovers_of_killed_processes_are_removed(server, home):
     for name, age in (('.fetching-old', 7200), ('.fetching-new', 60)):
         folder = home / 'checkpoints' / name
         folder.mkdir(parents=True)

@@ -71,7 +71,7 @@ def test_int8_stays_near_and_ends_in_float32(tmp_path, graph, layout):
 
 
 @pytest.mark.parametrize('graph', GRAPHS)
-def test_tensorrts_layout_is_what_it_takes(tmp_path, graph):
+def test_tensorrts_layout_has_the_types_that_it_accepts(tmp_path, graph):
     quantized = to_int8(exported(tmp_path, graph), images(4), 'tensorrt', float_layers=1)
     constants = {c.name: c for c in quantized.graph.initializer}
     producers = {node.output[0]: node for node in quantized.graph.node}
@@ -156,7 +156,7 @@ def test_rounding_by_the_output_beats_rounding_to_the_nearest():
     assert error(chosen) < 0.5 * error(nearest)
 
 
-def test_biases_take_what_rounding_does_to_the_mean(tmp_path):
+def test_bias_correction_removes_the_mean_error(tmp_path):
     """The first layer has the same input as before rounding, so no mean error may remain."""
     batch = images(8) + 0.5  # with a mean, as photos have
     model = exported(tmp_path, mobilenet_like())
@@ -172,7 +172,7 @@ def test_biases_take_what_rounding_does_to_the_mean(tmp_path):
 
 
 @pytest.mark.slow
-def test_bias_and_rounding_are_what_keeps_the_result(tmp_path, shared):
+def test_gptq_and_bias_correction_keep_the_accuracy(tmp_path, shared):
     """Plain quantisation of the same layers by the same quantizer is several times worse."""
     path = shared / 'models/mobilenet/float/075/model-stride16.json'
     model = export_onnx(load_graph(path), 129, 129, 16)

@@ -30,7 +30,7 @@ print(*(name in sys.modules for name in ('onnx', 'cv2', 'requests', 'pooch')))
     ]
 
 
-def test_without_a_cache_the_network_is_made_anew(tmp_path, monkeypatch, caplog):
+def test_without_a_cache_the_network_is_built_again(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv('POSENET_HOME', str(tmp_path / 'home'))
     url = str(mobilenet_like(output_stride=16).write(tmp_path / 'model-stride16.json'))
     config = ModelConfig(input_resolution=33, model_url=url)

@@ -66,7 +66,7 @@ def test_fused_and_unfused_graphs_are_the_same_network(tmp_path):
     assert_close(*heads)
 
 
-def test_dilation_is_repaired_unless_tfjs_is_asked_for(tmp_path):
+def test_dilation_is_repaired_unless_tfjs_dilations_is_set(tmp_path):
     quirk = mobilenet_like(dilations=QUIRK)
     graph = load_graph(quirk.write(tmp_path / 'model.json'))
     intended = load_graph(mobilenet_like(dilations=(1, 2, 2, 1)).write(tmp_path / 'other.json'))

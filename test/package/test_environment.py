@@ -32,11 +32,11 @@ def program(path: Path) -> Path:
     return path
 
 
-def test_python_that_started_is_taken_where_nothing_else_is_there(home):
+def test_running_python_is_used_without_an_environment(home):
     assert chosen_python() is None
 
 
-def test_environment_of_setup_robot_is_taken(home, monkeypatch):
+def test_environment_of_setup_robot_is_used(home, monkeypatch):
     python = program(home / '.local/share/posenet_ros/venv/bin/python')
     assert chosen_python() == python
     monkeypatch.setenv('XDG_DATA_HOME', str(home / 'data'))
@@ -72,7 +72,7 @@ def test_file_that_is_no_program_is_refused_by_name(home):
     assert result.stderr == f'program: cannot run {home}/text: Exec format error\n'
 
 
-def test_named_python_in_the_home_of_nobody_is_one_sentence(home):
+def test_named_python_in_an_unknown_home_is_one_sentence(home):
     result = run(home, POSENET_PYTHON='~nobody-of-that-name/python')
     assert result.returncode == 1
     assert result.stderr.startswith('program: ~nobody-of-that-name/python: the home directory')
@@ -173,11 +173,11 @@ def test_network_that_is_there_needs_neither_onnx_nor_pooch(net, default_model_c
     assert 'setup_robot' in missing
 
 
-def test_what_we_lack_ourselves_is_no_missing_package():
+def test_missing_module_of_our_own_is_no_missing_package():
     with pytest.raises(ModuleNotFoundError), dependencies_for('this'):
         import posenet_ros.no_such_module  # noqa: F401
 
 
-def test_home_of_nobody_is_refused():
+def test_unknown_home_is_refused():
     with pytest.raises(PoseNetError, match='~nobody-of-that-name/x: the home directory is unknown'):
         expanded('~nobody-of-that-name/x')

@@ -37,7 +37,7 @@ def test_level_follows_the_thresholds(window, level, told):
     assert told in status.message
 
 
-def test_worst_problem_gives_the_level_and_all_are_told():
+def test_worst_problem_sets_the_level_and_all_are_named():
     status = report(dropped_now=9, samples={'latency': [5.0]})
     assert status.level == DiagnosticStatus.ERROR
     assert 'latency' in status.message and 'dropped' in status.message

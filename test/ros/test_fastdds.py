@@ -31,7 +31,7 @@ def test_profile_is_chosen_by_the_distribution():
         'RMW_IMPLEMENTATION=rmw_cyclonedds_cpp',
     ],
 )
-def test_what_the_user_has_chosen_stays_and_is_named(variable):
+def test_users_choice_is_kept_and_named(variable):
     name, value = variable.split('=')
     chosen, left_out = profile_environment({'ROS_DISTRO': 'kilted', name: value}, ROOT)
     assert chosen == {}
@@ -86,7 +86,7 @@ def announcements(seconds):
 
 
 @pytest.mark.parametrize(('localhost', 'leaves'), [('_localhost', False), ('', True)])
-def test_nothing_leaves_this_machine_where_it_shall_not(start_node, localhost, leaves):
+def test_localhost_profiles_send_nothing_to_other_machines(start_node, localhost, leaves):
     interfaces = [name for _, name in socket.if_nameindex()]
     if not any(name.startswith(('eth', 'en', 'wl')) for name in interfaces):
         pytest.skip('this machine has no network to send to')

@@ -116,7 +116,7 @@ def test_video_loops(peer, source, tmp_path):
     ('name', 'named'), [('', 'Invalid source'), ('/nowhere.png', '/nowhere.png'),
                         ('/nowhere.mp4', '/nowhere.mp4'), ('99', 'camera 99')]
 )  # fmt: skip
-def test_what_cannot_be_opened_ends_the_process_with_one_line(source, name, named):
+def test_unreadable_source_ends_the_process_with_one_line(source, name, named):
     process = source(name)
     assert wait_until(lambda: not process.running())
     assert process.stop() == 1

@@ -5,21 +5,21 @@ from ros_processes import wait_until
 from posenet_ros.ros.mailbox import Mailbox
 
 
-def test_newest_replaces_what_nobody_took():
+def test_newest_item_replaces_a_waiting_one():
     mailbox = Mailbox()
     assert [mailbox.put('a', number) for number in range(3)] == [False, True, True]
     assert mailbox.take() == {'a': 2}
     assert not mailbox.put('a', 3)
 
 
-def test_all_that_waits_is_taken_at_once():
+def test_all_waiting_items_are_taken_at_once():
     mailbox = Mailbox()
     mailbox.put('a', 1)
     mailbox.put('b', 2)
     assert mailbox.take() == {'a': 1, 'b': 2}
 
 
-def test_what_has_waited_longest_is_taken_first_and_the_rest_stays_replaceable():
+def test_oldest_key_is_taken_first_and_the_rest_stays_replaceable():
     mailbox = Mailbox()
     for camera in 'abc':
         mailbox.put(camera, 1)

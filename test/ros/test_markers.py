@@ -74,7 +74,7 @@ def test_each_person_has_joints_bones_and_a_label_with_its_number():
     assert of(markers, 'label')[1].text == '2: 0.80'
 
 
-def test_what_is_unsure_is_left_out_and_keeps_its_number():
+def test_low_scores_are_left_out_and_people_keep_their_number():
     scores = np.full(17, 0.9)
     scores[5] = 0.1  # left shoulder: four bones end there
     markers = pose_markers(Header(), [person(0.1), person(0.9, scores)], PLANE, 0.3, 0.15)
@@ -84,6 +84,6 @@ def test_what_is_unsure_is_left_out_and_keeps_its_number():
     assert len(bones.points) == 2 * (len(SKELETON) - sum(5 in bone for bone in SKELETON))
 
 
-def test_nobody_removes_the_old_markers():
+def test_no_people_remove_the_old_markers():
     (only,) = pose_markers(Header(), [], PLANE, 0.3, 0.15).markers
     assert only.action == Marker.DELETEALL

@@ -28,5 +28,5 @@ def test_pose_array_has_every_number_of_every_pose():
         assert np.array_equal(np.float32(scores), pose.keypoint_scores.astype(np.float32))
 
 
-def test_nobody_is_an_empty_array():
+def test_no_people_give_an_empty_array():
     assert pose_array(Header(), 640, 480, []).poses == []

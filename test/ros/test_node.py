@@ -119,7 +119,7 @@ def test_poses_are_the_librarys_and_the_header_is_the_images(
         assert np.allclose(points, pose.keypoints, atol=0.01)
 
 
-def test_every_header_comes_back_verbatim_and_nobody_is_an_empty_array(start_node, peer, camera):
+def test_every_header_comes_back_verbatim_also_without_people(start_node, peer, camera):
     poses = peer.collect(PoseArray, f'{NODE}/poses')
     start_node()
     camera.wait_for_node()
@@ -147,7 +147,7 @@ def test_every_header_comes_back_verbatim_and_nobody_is_an_empty_array(start_nod
         ({'height': 1000}, 'bytes of data where'),
     ],
 )
-def test_broken_image_is_dropped_with_its_reason_and_the_node_lives_on(
+def test_broken_image_is_dropped_with_a_reason_and_the_node_goes_on(
     start_node, peer, camera, change, reason
 ):
     poses = peer.collect(PoseArray, f'{NODE}/poses')
@@ -208,7 +208,7 @@ def test_publisher_with_a_qos_that_cannot_match_is_named(start_node, peer):
     assert camera.publisher.get_subscription_count() == 0
 
 
-def test_subscriber_with_a_qos_that_cannot_match_is_told(start_node, peer):
+def test_subscriber_with_an_incompatible_qos_is_warned_of(start_node, peer):
     node = start_node()
     peer.collect(PoseArray, f'{NODE}/poses', LATCHED)
     assert wait_until(lambda: 'we offer reliable, volatile' in node.output)
@@ -469,7 +469,7 @@ def test_bad_configuration_fails_the_transition_and_leaves_the_node_usable(
         ('/posenet_node/markers.publisher', 'configure'),
     ],
 )
-def test_unexpected_failure_of_a_transition_is_told_and_survived(
+def test_unexpected_failure_of_a_transition_is_logged_and_survived(
     start_node, peer, entity, transition
 ):
     found = collect_status(peer)
@@ -733,7 +733,7 @@ def test_every_frame_is_processed_or_counted_as_dropped(start_node, peer, astron
         ([('/image_raw', Image)], {}, 'publishes /image_raw, but no image comes'),
     ],
 )  # fmt: skip
-def test_why_no_image_comes_is_told_once_and_in_the_diagnostics(
+def test_missing_images_are_explained_once_and_in_the_diagnostics(
     start_node, peer, publishes, parameters, said
 ):
     found = collect_status(peer)
@@ -749,7 +749,7 @@ def test_why_no_image_comes_is_told_once_and_in_the_diagnostics(
     assert 'no image has come yet: ' in found[-1].message
 
 
-def test_what_nobody_takes_is_told(start_node, tmp_path):
+def test_unused_arguments_are_warned_of(start_node, tmp_path):
     (tmp_path / 'other.yaml').write_text('/other_node:\n  ros__parameters:\n    nms_radius: 3.0\n')
     node = start_node(
         '-p', 'nms_radious:=25.0',
@@ -768,7 +768,7 @@ def test_what_nobody_takes_is_told(start_node, tmp_path):
     assert 'use_sim_time' not in node.output
 
 
-def test_nothing_is_told_of_what_is_taken(start_node, tmp_path):
+def test_used_arguments_give_no_warning(start_node, tmp_path):
     (tmp_path / 'mine.yaml').write_text(
         '/**:\n  ros__parameters:\n    nms_radius: 3.0\n    robot_radius: 0.4\n'
         '    qos_overrides: {/clock: {subscription: {depth: 3}}}\n'
@@ -819,7 +819,7 @@ def test_stamps_of_another_clock_are_no_latency(start_node, peer, camera, astron
     assert node.output.count(said) == 1
 
 
-def test_simulated_time_without_a_clock_is_told(start_node, peer):
+def test_simulated_time_without_a_clock_is_warned_of(start_node, peer):
     found = collect_status(peer)
     node = start_node(use_sim_time=True)
     said = 'use_sim_time is set, and nobody publishes /clock'
@@ -829,7 +829,7 @@ def test_simulated_time_without_a_clock_is_told(start_node, peer):
     assert node.output.count(said) == 1
 
 
-def test_two_nodes_of_one_name_are_told(start_node, peer):
+def test_two_nodes_of_one_name_are_warned_of(start_node, peer):
     found = collect_status(peer)
     first, second = start_node(), start_node()
     said = '2 nodes have the name /posenet_node'
@@ -958,7 +958,7 @@ def test_lazy_node_reads_nothing_until_somebody_subscribes(start_node, peer, cam
         assert peer.spin_until(lambda: camera.publisher.get_subscription_count() == 0, 10)
 
 
-def test_people_and_what_they_are_worth_can_be_filtered(start_node, peer, camera, astronaut):
+def test_published_people_can_be_filtered_by_scores(start_node, peer, camera, astronaut):
     poses = peer.collect(PoseArray, f'{NODE}/poses')
     start_node(decoding_method='single-person')
     camera.wait_for_node()
@@ -1061,7 +1061,7 @@ def test_camera_info_follows_the_images_as_image_transport_has_it(start_node, pe
     assert peer.spin_until(lambda: peer.count_subscribers('/eye/camera_info') == 1)
 
 
-def test_remapped_camera_info_is_taken(start_node, peer):
+def test_remapped_camera_info_is_used(start_node, peer):
     peer.collect(PoseArray, f'{NODE}/poses')
     start_node('-r', 'camera_info:=/calibration', image_topic='/eye/image')
     assert peer.spin_until(lambda: peer.count_subscribers('/calibration') == 1)
@@ -1137,14 +1137,14 @@ def test_ends_cleanly_while_images_come(start_node, start, peer, signal_number, 
 
 
 @pytest.mark.parametrize('delay', [0.05, 0.3, 0.6, 0.9, 1.2])
-def test_ends_cleanly_however_early_it_is_told_to(start_node, delay):
+def test_ends_cleanly_on_an_early_signal(start_node, delay):
     node = start_node(ready=False)
     time.sleep(delay)
     assert node.stop(signal.SIGINT) in ((0, -2) if delay < 0.1 else (0,)), node.output
     assert 'Traceback' not in node.output
 
 
-def test_closed_terminal_does_not_end_what_nohup_started(start_node, peer):
+def test_closed_terminal_does_not_end_a_node_under_nohup(start_node, peer):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited by what is started now
     try:
         node = start_node()

@@ -93,7 +93,7 @@ def test_cameras_share_an_engine(start_node, peer, net, astronaut, device):
     assert 'PyCUDA' not in process.output + again.output
 
 
-def test_lost_device_is_told_and_a_new_model_recovers(start_node, peer, astronaut, device):
+def test_lost_device_is_reported_and_a_new_model_recovers(start_node, peer, astronaut, device):
     breaker, environment = device
     found = collect_status(peer)
     poses = peer.collect(PoseArray, f'{NODE}/poses')

@@ -3,7 +3,7 @@
 from posenet_ros.ros.statistics import CameraStatistics
 
 
-def test_windows_count_what_came_since_the_last_and_drops_since_the_start():
+def test_windows_count_since_the_last_one_and_drops_since_the_start():
     statistics = CameraStatistics()
     for people in (1, 2):
         statistics.image_received()

@@ -82,7 +82,7 @@ def test_waiting_for_a_load_can_be_cancelled():
     assert wait_until(worker.stop)
 
 
-def test_thread_outlives_what_one_item_does():
+def test_thread_survives_an_exception():
     reported, processed, done = [], [], threading.Event()
 
     def process(waiting):

@@ -151,7 +151,7 @@ def test_messages_alone(robot, tmp_path):
     assert result.stdout.strip().endswith('0.5'), result.stdout
 
 
-def test_colcon_test_works_with_what_package_xml_declares(robot):
+def test_colcon_test_needs_only_the_dependencies_of_package_xml(robot):
     """On the system's numpy and OpenCV: some of the package's own test files, to be quick."""
     result = robot.run(
         'colcon test --packages-select posenet_ros --return-code-on-test-failure && '

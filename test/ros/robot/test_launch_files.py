@@ -166,7 +166,7 @@ def test_multi_camera_launch_listens_to_each_camera(peer, launch, poses_come):
         assert peer.count_subscribers(f'/{name}/camera_info') == 1
 
 
-def test_absolute_topic_of_one_named_camera_is_taken_as_it_is(launch, poses_come):
+def test_absolute_topic_of_one_named_camera_is_not_changed(launch, poses_come):
     node = launch('posenet.launch.py', 'cameras:=front', 'image_topic:=/cam/image_raw')
     node.wait_for('ready in')
     poses_come('/cam/image_raw', '/posenet_node/front/poses')
@@ -252,7 +252,7 @@ def test_included_twice_nothing_collides_and_nothing_leaks(
         poses_come(f'/{namespace}/image_raw', f'/{namespace}/posenet_node/poses')
 
 
-def test_plain_inclusion_keeps_its_defaults_to_itself_and_names_what_collides(launch, robot):
+def test_plain_inclusion_keeps_its_defaults_to_itself_and_names_collisions(launch, robot):
     plain = (
         "IncludeLaunchDescription(PythonLaunchDescriptionSource([FindPackageShare('posenet_ros'), "
         "'/launch/posenet.launch.py']))"
