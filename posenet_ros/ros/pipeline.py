@@ -158,7 +158,11 @@ class Pipeline:
             if self._resting:
                 camera.statistics.image_dropped(self._resting)
                 continue
-            self._publish(camera, header, image, poses, converted - started, net)
+            try:
+                self._publish(camera, header, image, poses, converted - started, net)
+            except Exception as error:  # must not cost the other cameras their poses
+                camera.statistics.image_dropped('unexpected error')
+                self._log_unexpected(error)
 
     def _publish(
         self,

@@ -540,6 +540,45 @@ def test_model_that_hangs_locks_nothing_and_no_other_is_loaded(default_model_con
     assert run.stdout.endswith('all of it\n'), run.stderr
 
 
+POSES_BEYOND_FLOAT32 = """
+import sys, time
+import numpy as np, rclpy
+from rclpy.parameter import Parameter
+from rclpy.serialization import serialize_message
+from std_msgs.msg import Header
+from posenet_ros import Pose
+from posenet_ros.ros.messages import image_message
+from posenet_ros.ros.node import PoseNetNode
+
+rclpy.init()
+values = {'autostart': False, 'lazy': False, 'cameras': ['a', 'b'], 'model_url': sys.argv[1]}
+node = PoseNetNode(parameter_overrides=[Parameter(name, value=v) for name, v in values.items()])
+node.trigger_configure()
+node.trigger_activate()
+pipeline = node._pipeline
+pipeline._model_worker._most = 2  # both cameras in one batch, as on a GPU
+far = Pose(0.9, np.full((17, 2), 1e39), np.full(17, 0.9))
+pipeline.net.estimate = lambda images, config: [[far], []][: len(images)]
+image = serialize_message(image_message(Header(), np.zeros((48, 64, 3), np.uint8), 'rgb8'))
+with pipeline._frames._changed:  # so that both wait together
+    for name in ('a', 'b'):
+        pipeline._frames._waiting[name] = image
+    pipeline._frames._changed.notify()
+time.sleep(1)
+windows = [pipeline.cameras[name].statistics.start_window() for name in ('a', 'b')]
+print([(window.processed, dict(window.dropped)) for window in windows])
+node.destroy_node()
+rclpy.shutdown()
+"""
+
+
+def test_poses_that_no_message_can_hold_cost_one_frame_of_one_camera(default_model_config, net):
+    command = [sys.executable, '-c', POSES_BEYOND_FLOAT32, default_model_config.model_url or '']
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    expected = [(0, {'unexpected error': 1}), (1, {})]
+    assert run.stdout.splitlines()[-1] == str(expected), run.stdout + run.stderr
+
+
 def test_two_wrong_model_parameters_can_be_repaired_one_by_one(start_node, peer):
     start_node(architecture='Foo', quant_bytes=3, ready=False)
     for name, value in (('architecture', 'MobileNetV1'), ('quant_bytes', 4)):
