@@ -124,7 +124,8 @@ class BuildCache:
         except (OSError, PoseNetError) as error:
             # The caller has the data; only the next start has to build it again.
             logger.warning('cannot keep %s in the cache: %s', path.name, error)
-        self._prune(path)
+        with contextlib.suppress(OSError):  # another process may remove the folder
+            self._prune(path)
 
     def _prune(self, newest: Path) -> None:
         """Deletes the least recently used files until the folder is within its limit."""

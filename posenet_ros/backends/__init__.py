@@ -50,8 +50,11 @@ class Runtime(Protocol):
     name: str  # onnxruntime or tensorrt
     reason: str  # why this runtime was chosen
     precision: str  # that networks will run in: fp32, fp16 or int8
-    network_precision: str  # that the ONNX must have for it
     int8_layout: str  # of int8 networks: see make_network
+
+    @property
+    def network_precision(self) -> str:
+        """The precision that the ONNX must have for it."""
 
     def load(self, network: Network, max_batch: int = 1) -> Backend:
         """Makes a network ready to run. The Backend then owns the device.

@@ -44,9 +44,12 @@ class TensorRT:
         self._options = options
         self.trt, self.cuda = open_tensorrt(options.cuda_library)
         self.reason = reason or f'{self.cuda.device_name} answers'
+
+    @property
+    def network_precision(self) -> str:
         # Before strong typing, TensorRT derives fp16 from a float32 network.
         derived = self.precision == 'fp16' and not is_strongly_typed(self.trt)
-        self.network_precision = 'fp32' if derived else self.precision
+        return 'fp32' if derived else self.precision
 
     def engine(
         self,

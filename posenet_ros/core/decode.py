@@ -10,6 +10,7 @@ ECCV 2018, section 3.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -98,7 +99,7 @@ def decode_multiple_poses(
         ConfigError: max_detections, score_threshold or nms_radius is out of range.
         ValueError: an array has the wrong shape.
     """
-    DecoderConfig(False, max_detections, score_threshold, nms_radius)  # raises a ConfigError
+    _check_options(max_detections, score_threshold, nms_radius)
     heads = Heads(*_checked(heatmap_scores, offsets, displacements_fwd, displacements_bwd))
     return as_poses(
         multiple_pose_arrays(heads, output_stride, max_detections, score_threshold, nms_radius)
@@ -145,6 +146,11 @@ def multiple_pose_arrays(
             float(nms_radius),
         )
     )
+
+
+@functools.lru_cache(typed=True)  # the check takes 3 us of 15, and options rarely change
+def _check_options(max_detections: float, score_threshold: float, nms_radius: float) -> None:
+    DecoderConfig(False, max_detections, score_threshold, nms_radius)  # raises a ConfigError
 
 
 def _checked(*heads: np.ndarray) -> list[np.ndarray]:
