@@ -88,7 +88,7 @@ class TensorRTBackend:
             if engine.get_tensor_mode(name) != wanted:
                 raise BackendError(f'the engine has the wrong mode (input or output) for {name}')
             if engine.get_tensor_dtype(name) != trt.DataType.FLOAT:
-                raise BackendError(f'the engine has {name} in {engine.get_tensor_dtype(name)}')
+                raise BackendError(f'the engine has {name} in {engine.get_tensor_dtype(name)!s}')
 
     def input_buffer(self, count: int) -> np.ndarray:
         return self._images[:count]
