@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from posenet_ros.commands.options import add_options, config_from, write_json
+from posenet_ros.commands.options import add_options, config_from, runtime_from, write_json
 from posenet_ros.commands.progress_bar import ProgressBar, with_progress
 from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig
 from posenet_ros.errors import ConfigError, ImageError
@@ -39,7 +39,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     model = config_from(ModelConfig, options)
-    runtime = replace(config_from(RuntimeConfig, options), allow_spinning=True)
+    runtime = runtime_from(options)
     decoder = config_from(DecoderConfig, options)
     if options.max_images < 1:
         raise ConfigError(f'Invalid --max-images {options.max_images}. Should be 1 or more')

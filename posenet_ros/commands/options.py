@@ -60,9 +60,17 @@ def config_from(config: type[Config], options: argparse.Namespace) -> Config:
 
 def load_model(options: argparse.Namespace) -> PoseNet:
     """The model that the options describe."""
-    # Image follows image, so threads that spin while they wait soon have work again.
-    runtime = replace(config_from(RuntimeConfig, options), allow_spinning=True)
-    return PoseNet.load(config_from(ModelConfig, options), **asdict(runtime))
+    return PoseNet.load(config_from(ModelConfig, options), **asdict(runtime_from(options)))
+
+
+def runtime_from(options: argparse.Namespace) -> RuntimeConfig:
+    """The RuntimeConfig of commands that run image after image.
+
+    Raises:
+        ConfigError: a value is not allowed.
+    """
+    # Threads that spin while they wait soon have work again.
+    return replace(config_from(RuntimeConfig, options), allow_spinning=True)
 
 
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:

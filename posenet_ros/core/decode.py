@@ -263,7 +263,7 @@ def _build_queue(heatmap, threshold):
             heap_cells = _grown(heap_cells, np.empty(capacity, np.int64))
         for i in range(num_peaks):
             score = row[row_peaks[i]]
-            # Sift up. As in the reference the root is 0 and a node's parent node >> 1.
+            # Sift up. As in the reference the root is 0 and a node's parent is node >> 1.
             node = count
             while node > 0 and heap_scores[node >> 1] < score:
                 heap_scores[node], heap_cells[node] = heap_scores[node >> 1], heap_cells[node >> 1]
