@@ -19,6 +19,7 @@ OUTPUT_STRIDES = {'MobileNetV1': (8, 16, 32), 'ResNet50': (32, 16)}
 MULTIPLIERS = {'MobileNetV1': (0.5, 0.75, 1.0), 'ResNet50': (1.0,)}
 QUANT_BYTES = (1, 2, 4)
 DECODING_METHODS = ('multi-person', 'single-person')
+DECODERS = ('reference', 'refined')
 BACKENDS = ('auto', 'onnxruntime', 'tensorrt')
 PRECISIONS = ('fp32', 'fp16', 'int8')
 CUDA_LIBRARIES = ('pycuda', 'cuda-python')
@@ -213,6 +214,15 @@ class DecoderConfig:
             'choices': DECODING_METHODS,
         },
     )
+    decoder: str = field(
+        default='reference',
+        metadata={
+            'help': 'reference gives the numbers of the reference; refined places keypoints better '
+            "in about the same time. A person's score is then the expected OKS: lower, and better "
+            'at telling right from wrong.',
+            'choices': DECODERS,
+        },
+    )
 
     def __post_init__(self) -> None:
         for option in fields(self):
@@ -241,6 +251,10 @@ class DecoderConfig:
             raise ConfigError(
                 f'Invalid decoding_method {self.decoding_method}. Should be one of '
                 f'{",".join(DECODING_METHODS)}'
+            )
+        if self.decoder not in DECODERS:
+            raise ConfigError(
+                f'Invalid decoder {self.decoder}. Should be one of {",".join(DECODERS)}'
             )
 
 

@@ -225,12 +225,21 @@ class PoseNet:
 
     def _decode(self, heads: Heads, letterbox: Letterbox, config: DecoderConfig) -> list[Pose]:
         """The poses of one image, in its pixels."""
-        stride = self.config.output_stride
+        stride, refined = self.config.output_stride, config.decoder == 'refined'
         if config.decoding_method == 'single-person':
-            poses = single_pose_arrays(heads.heatmap_scores, heads.offsets, stride)
+            poses = single_pose_arrays(heads.heatmap_scores, heads.offsets, stride, refined)
         else:
             poses = multiple_pose_arrays(
-                heads, stride, config.max_detections, config.score_threshold, config.nms_radius
+                heads,
+                stride,
+                config.max_detections,
+                config.score_threshold,
+                config.nms_radius,
+                refined,
             )
-        keypoints = letterbox.to_image(poses.keypoints, config.flip_horizontal)
-        return as_poses(poses._replace(keypoints=keypoints))
+        return as_poses(
+            poses._replace(
+                keypoints=letterbox.to_image(poses.keypoints, config.flip_horizontal),
+                keypoint_deviations=letterbox.scale * poses.keypoint_deviations,
+            )
+        )

@@ -212,6 +212,7 @@ def _pose(person) -> Pose:
         person.score,
         np.array([(keypoint.x, keypoint.y) for keypoint in person.keypoints], np.float64),
         np.array([keypoint.score for keypoint in person.keypoints], np.float64),
+        np.array([keypoint.deviation for keypoint in person.keypoints], np.float64),
     )
 
 

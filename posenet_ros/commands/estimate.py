@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,20 @@ from posenet_ros.io.video import VIDEO_SUFFIXES, Video, VideoWriter
 Estimate = Callable[[np.ndarray], list[Pose]]
 
 
+@dataclass(frozen=True)
+class Output:
+    """What becomes of the poses."""
+
+    draw: Path | None
+    deviations: bool
+
+    def drawn(self, image: np.ndarray, poses: list[Pose]) -> np.ndarray:
+        return draw_poses(image, poses, deviations=self.deviations)
+
+    def to_json(self, poses: list[Pose]) -> list[dict[str, Any]]:
+        return [pose.to_dict(self.deviations) for pose in poses]
+
+
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         'estimate',
@@ -45,6 +60,12 @@ def add_parser(commands: Any) -> None:
         help='draw the skeletons: a photo to an image file, a video to an .mp4, a folder of '
         'photos to a folder; prints no JSON unless --json is given too',
     )
+    parser.add_argument(
+        '--deviations',
+        action='store_true',
+        help="add each keypoint's standard deviation along one axis, in pixels, to the JSON and as "
+        'a circle to the drawing',
+    )
     add_estimation_options(parser)
     parser.set_defaults(run=run)
 
@@ -56,10 +77,9 @@ def run(options: argparse.Namespace) -> None:
         if output is not None:
             _check_output(options.input, kind, output, drawn=output is options.draw)
     of_kind = {'image': _of_photo, 'folder': _of_folder, 'video': _of_video}[kind]
+    output = Output(options.draw, options.deviations)
     with load_model(options) as net:
-        entries = of_kind(
-            options.input, options.draw, lambda image: net.estimate([image], decoder)[0]
-        )
+        entries = of_kind(options.input, output, lambda image: net.estimate([image], decoder)[0])
     single = kind == 'image' and decoder.decoding_method == 'single-person'
     result = entries[0] if single else entries
     if options.json is not None:
@@ -68,41 +88,40 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps(result), flush=True)
 
 
-def _of_photo(path: Path, draw: Path | None, estimate: Estimate) -> list[dict[str, Any]]:
+def _of_photo(path: Path, output: Output, estimate: Estimate) -> list[dict[str, Any]]:
     image = read_image(path)
     poses = estimate(image)
-    if draw is not None:
-        write_image(draw, draw_poses(image, poses))
-    return [pose.to_dict() for pose in poses]
+    if output.draw is not None:
+        write_image(output.draw, output.drawn(image, poses))
+    return output.to_json(poses)
 
 
-def _of_folder(folder: Path, draw: Path | None, estimate: Estimate) -> list[dict[str, Any]]:
-    if draw is not None:
-        draw.mkdir(parents=True, exist_ok=True)
+def _of_folder(folder: Path, output: Output, estimate: Estimate) -> list[dict[str, Any]]:
+    if output.draw is not None:
+        output.draw.mkdir(parents=True, exist_ok=True)
     result = []
     paths = images_in(folder)
     for path in with_progress(paths, len(paths)):
-        poses = _of_photo(path, None if draw is None else draw / path.name, estimate)
+        draw = None if output.draw is None else output.draw / path.name
+        poses = _of_photo(path, replace(output, draw=draw), estimate)
         result.append({'image': path.name, 'poses': poses})
     return result
 
 
-def _of_video(path: Path, draw: Path | None, estimate: Estimate) -> list[dict[str, Any]]:
+def _of_video(path: Path, output: Output, estimate: Estimate) -> list[dict[str, Any]]:
     result = []
     with contextlib.ExitStack() as stack:
         video = stack.enter_context(Video(path))
-        writer = None if draw is None else stack.enter_context(VideoWriter(draw, video.fps))
+        writer = None
+        if output.draw is not None:
+            writer = stack.enter_context(VideoWriter(output.draw, video.fps))
         for frame in with_progress(video, video.num_frames):
             poses = estimate(frame.image)
             result.append(
-                {
-                    'frame': frame.index,
-                    'seconds': frame.seconds,
-                    'poses': [pose.to_dict() for pose in poses],
-                }
+                {'frame': frame.index, 'seconds': frame.seconds, 'poses': output.to_json(poses)}
             )
             if writer is not None:
-                writer.write(draw_poses(frame.image, poses))
+                writer.write(output.drawn(frame.image, poses))
     if not result:
         raise ImageError(f'{path} holds no frame that can be read')
     return result

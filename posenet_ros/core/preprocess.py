@@ -48,6 +48,11 @@ class Letterbox:
             pad_y = math.floor(0.5 * ((1 / target_aspect) * image_width - image_height) + 0.5)
         return cls(image_height, image_width, input_height, input_width, pad_y, pad_x)
 
+    @property
+    def scale(self) -> float:
+        """Image pixels per pixel of the network input."""
+        return (self.image_height + 2 * self.pad_y) / self.input_height
+
     def to_image(self, keypoints: np.ndarray, flip_horizontal: bool = False) -> np.ndarray:
         """Input pixels to image pixels.
 

@@ -16,5 +16,5 @@ def compile_loops() -> None:
     batch = Heads(*(np.zeros((1, 3, 3, depth), np.float32) for depth in HEADS.values()))
     all_finite(*batch)
     heads = batch.of_image(0)
-    letterbox.to_image(single_pose_arrays(heads.heatmap_scores, heads.offsets, 16).keypoints)
-    multiple_pose_arrays(heads, 16, 5, 0.0, 20)
+    letterbox.to_image(single_pose_arrays(heads.heatmap_scores, heads.offsets, 16, False).keypoints)
+    multiple_pose_arrays(heads, 16, 5, 0.0, 20, False)

@@ -14,14 +14,12 @@ import numpy as np
 
 from posenet_ros.config import DecoderConfig
 from posenet_ros.core.decode import Pose
+from posenet_ros.core.keypoints import COCO_SIGMAS
 from posenet_ros.core.preprocess import Letterbox
 from posenet_ros.estimator import PoseNet
 
-# COCO's standard deviation of each keypoint, relative to the size of the person.
-COCO_SIGMAS = np.repeat(
-    (0.026, 0.025, 0.035, 0.079, 0.072, 0.062, 0.107, 0.087, 0.089), (1, 2, 2, 2, 2, 2, 2, 2, 2)
-)
-CLEAR_SCORE = 0.5  # of poses and keypoints that are compared
+_TOLERANCES = np.square(2 * np.array(COCO_SIGMAS))  # squares of distances, for an area of 1
+CLEAR_SCORE = 0.5  # of keypoints, and of the mean of a pose's keypoints, that are compared
 SAME_PERSON_OKS = 0.5  # below this, two poses are of two people
 
 
@@ -50,7 +48,12 @@ def keypoint_similarity(pose: Pose, reference: Pose) -> float:
     wanted = reference.keypoints[clear]
     area = max(float(np.prod(np.ptp(wanted, axis=0))), 1.0)
     squares = np.square(pose.keypoints[clear] - wanted).sum(axis=1)
-    return float(np.exp(-squares / (2 * area * np.square(2 * COCO_SIGMAS[clear]))).mean())
+    return float(np.exp(-squares / (2 * area * _TOLERANCES[clear])).mean())
+
+
+def _is_clear(pose: Pose) -> bool:
+    # Not by the pose's score, which depends on the decoder.
+    return float(pose.keypoint_scores.mean()) >= CLEAR_SCORE
 
 
 def matched(
@@ -61,7 +64,7 @@ def matched(
     Returns:
         The pairs; clear references without a pose; clear poses without a reference.
     """
-    wanted = [pose for pose in references if pose.score >= CLEAR_SCORE]
+    wanted = [pose for pose in references if _is_clear(pose)]
     pairs = sorted(
         (
             (keypoint_similarity(pose, reference), i, j)
@@ -81,7 +84,7 @@ def matched(
         pose
         for i, pose in enumerate(poses)
         if i not in found.values()
-        and pose.score >= CLEAR_SCORE
+        and _is_clear(pose)
         # The reference may have the same person below CLEAR_SCORE.
         and all(keypoint_similarity(other, pose) < SAME_PERSON_OKS for other in references)
     ]
@@ -114,7 +117,7 @@ def compare(
         letterbox = Letterbox.fit(height, width, reference.input_height, reference.input_width)
         to_input = reference.input_height / (height + 2 * letterbox.pad_y)
         wanted = reference.estimate([image], decoder)[0]
-        people += sum(pose.score >= CLEAR_SCORE for pose in wanted)
+        people += sum(map(_is_clear, wanted))
         for name, net in candidates.items():
             pairs, missing, extra = matched(net.estimate([image], decoder)[0], wanted)
             lost[name] += len(missing)

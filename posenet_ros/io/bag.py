@@ -38,7 +38,7 @@ DEFINITIONS = {
     'posenet_ros/msg/Keypoint': '\n'.join(
         [
             *(f'uint8 {_constant_name(part)}={i}' for i, part in enumerate(KEYPOINT_NAMES)),
-            'uint8 id\nfloat32 x\nfloat32 y\nfloat32 score',
+            'uint8 id\nfloat32 x\nfloat32 y\nfloat32 score\nfloat32 deviation',
         ]
     ),
     'posenet_ros/msg/PersonPose': 'int32 UNTRACKED=-1\nint32 track_id\nfloat32 score\n'
@@ -93,10 +93,10 @@ class PoseBagWriter:
                 track_id=UNTRACKED,
                 score=pose.score,
                 keypoints=[
-                    types['posenet_ros/msg/Keypoint'](id=index, x=x, y=y, score=score)
-                    for index, ((x, y), score) in enumerate(
-                        zip(pose.keypoints.tolist(), pose.keypoint_scores.tolist(), strict=True)
+                    types['posenet_ros/msg/Keypoint'](
+                        id=index, x=x, y=y, score=score, deviation=deviation
                     )
+                    for index, ((x, y), score, deviation) in enumerate(pose.rows())
                 ],
             )
             for pose in poses

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,6 +32,7 @@ def draw_poses(
     poses: Sequence[Pose],
     min_keypoint_score: float = MIN_KEYPOINT_SCORE,
     min_pose_score: float = MIN_POSE_SCORE,
+    deviations: bool = False,
 ) -> np.ndarray:
     """Draws on the image itself.
 
@@ -39,6 +41,7 @@ def draw_poses(
         poses: in pixels of the image.
         min_keypoint_score: joints below it, and their bones, are left out.
         min_pose_score: people below it are left out.
+        deviations: draw a circle of one standard deviation around each joint.
 
     Returns:
         The same image.
@@ -60,6 +63,13 @@ def draw_poses(
             for point, visible in zip(points, seen, strict=True):
                 if visible:
                     cv2.circle(image, point, 2 * unit + extra // 2, shade, -1, cv2.LINE_AA)
+        if deviations:
+            for point, visible, deviation in zip(
+                points, seen, pose.keypoint_deviations.tolist(), strict=True
+            ):
+                if visible and math.isfinite(deviation):
+                    radius = min(round(deviation), 30000)
+                    cv2.circle(image, point, radius, colour, unit, cv2.LINE_AA)
         for point, visible in zip(points, seen, strict=True):
             if visible:
                 cv2.circle(image, point, unit, (255, 255, 255), -1, cv2.LINE_AA)

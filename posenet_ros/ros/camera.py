@@ -190,6 +190,7 @@ class Camera:
         """
         height, width = image.shape[:2]
         scores = values['min_keypoint_score'], values['min_pose_score']
+        deviations = values['show_deviations']
         self._frame_id = header.frame_id
         if self._markers.get_subscription_count() > 0:
             info, distance = self._camera_info, values['marker_distance']
@@ -200,7 +201,7 @@ class Camera:
                     width, height, distance, values['marker_plane_width']
                 )
             self._markers.publish(
-                pose_markers(header, poses, plane, *scores, values['marker_lifetime'])
+                pose_markers(header, poses, plane, *scores, values['marker_lifetime'], deviations)
             )
         raw_wanted = self._annotated.get_subscription_count() > 0
         jpeg_wanted = self._annotated_jpeg.get_subscription_count() > 0
@@ -212,7 +213,7 @@ class Camera:
             message.header = header
             canvas = pixels_of(message)
             copy_rgb(image, canvas)
-            draw_poses(canvas, poses, *scores)
+            draw_poses(canvas, poses, *scores, deviations)
             if raw_wanted:
                 self._annotated.publish(message)
             if jpeg_wanted:

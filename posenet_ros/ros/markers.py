@@ -23,6 +23,8 @@ from posenet_ros.io.draw import person_colour
 JOINT_METRES = 0.05
 BONE_METRES = 0.025
 LABEL_METRES = 0.12
+CIRCLE_METRES = 0.01  # the width of the line
+CIRCLE_SIDES = 16
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def pose_markers(
     min_keypoint_score: float,
     min_pose_score: float,
     lifetime: float = 0.0,
+    deviations: bool = False,
 ) -> MarkerArray:
     """Joints, bones and a label per person, preceded by DELETEALL.
 
@@ -84,6 +87,7 @@ def pose_markers(
         min_keypoint_score: joints below it, and their bones, are left out.
         min_pose_score: people below it are left out.
         lifetime: seconds after which rviz removes markers that were not replaced; 0 is never.
+        deviations: also a circle of one standard deviation around each joint.
     """
     markers = [Marker(header=header, action=Marker.DELETEALL)]
     for index, pose in enumerate(poses):
@@ -103,6 +107,13 @@ def pose_markers(
         if bones.points:
             markers.append(bones)
 
+        if deviations:
+            circles = _marker(header, 'deviations', index, Marker.LINE_LIST, CIRCLE_METRES, colour)
+            circles.points = plane.points(
+                _circles(pose.keypoints[seen], pose.keypoint_deviations[seen])
+            )
+            markers.append(circles)
+
         label = _marker(header, 'label', index, Marker.TEXT_VIEW_FACING, LABEL_METRES, colour)
         top = min(joints.points, key=lambda point: point.y)
         label.pose.position = Point(x=top.x, y=top.y - 2 * LABEL_METRES, z=top.z)
@@ -117,6 +128,14 @@ def pose_markers(
 def no_markers(header: Header) -> MarkerArray:
     """Removes all markers."""
     return MarkerArray(markers=[Marker(header=header, action=Marker.DELETEALL)])
+
+
+def _circles(centres: np.ndarray, radii: np.ndarray) -> np.ndarray:
+    """The sides of circles as polygons, (n * CIRCLE_SIDES * 2, 2): pairs of ends, in pixels."""
+    angles = np.linspace(0, 2 * np.pi, CIRCLE_SIDES + 1)
+    corners = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    outlines = centres[:, None] + radii[:, None, None] * corners  # (n, sides + 1, 2)
+    return np.stack([outlines[:, :-1], outlines[:, 1:]], axis=2).reshape(-1, 2)
 
 
 def _marker(

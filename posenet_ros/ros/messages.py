@@ -36,10 +36,8 @@ def pose_array(header: Header, width: int, height: int, poses: Sequence[Pose]) -
                 track_id=PersonPose.UNTRACKED,
                 score=pose.score,
                 keypoints=[
-                    Keypoint(id=index, x=x, y=y, score=score)
-                    for index, ((x, y), score) in enumerate(
-                        zip(pose.keypoints.tolist(), pose.keypoint_scores.tolist(), strict=True)
-                    )
+                    Keypoint(id=index, x=x, y=y, score=score, deviation=deviation)
+                    for index, ((x, y), score, deviation) in enumerate(pose.rows())
                 ],
             )
             for pose in poses

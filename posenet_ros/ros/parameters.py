@@ -180,6 +180,13 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         range=(0.0, 1.0),
     ),
     ParameterSpec(
+        'show_deviations',
+        False,
+        'Add a circle of one standard deviation around each keypoint to ~/markers and '
+        '~/image_annotated.',
+        'output',
+    ),
+    ParameterSpec(
         'marker_distance',
         2.0,
         'Distance from the camera, in metres along the optical axis, at which ~/markers are '

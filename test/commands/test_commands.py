@@ -80,6 +80,26 @@ def test_photo_gives_the_references_json(posenet, photo, net, astronaut):
     assert json.loads(result.stdout) == expected
 
 
+def test_deviations_are_an_addition_to_the_references_json(posenet, photo, tmp_path):
+    plain = json.loads(posenet('estimate', photo).stdout)
+    result = posenet('estimate', photo, '--deviations', '--json', 'all.json', '--draw', 'out.png')
+    assert result.returncode == 0, result.stderr
+    poses = json.loads((tmp_path / 'all.json').read_text())
+    deviations = [[point.pop('deviation') for point in pose['keypoints']] for pose in poses]
+    assert poses == plain
+    assert all(0 < deviation < 200 for pose in deviations for deviation in pose)
+    posenet('estimate', photo, '--draw', 'plain.png')
+    drawn = [cv2.imread(str(tmp_path / name)) for name in ('out.png', 'plain.png')]
+    assert (drawn[0] != drawn[1]).any()  # the circles
+
+
+def test_the_refined_decoder_scores_lower_and_keeps_the_shape_of_the_json(posenet, photo):
+    reference = json.loads(posenet('estimate', photo).stdout)
+    refined = json.loads(posenet('estimate', photo, '--decoder', 'refined').stdout)
+    assert [list(pose) for pose in refined] == [list(pose) for pose in reference]
+    assert 0.1 < refined[0]['score'] < reference[0]['score']
+
+
 def test_single_person_gives_one_pose(posenet, photo):
     result = posenet('estimate', photo, '--decoding-method', 'single-person')
     assert len(json.loads(result.stdout)['keypoints']) == 17

@@ -4,14 +4,8 @@ import numpy as np
 import pytest
 
 from posenet_ros.core.decode import Pose
-from posenet_ros.core.keypoints import KEYPOINT_NAMES
-from posenet_ros.evaluation.compare import (
-    COCO_SIGMAS,
-    Comparison,
-    compare,
-    keypoint_similarity,
-    matched,
-)
+from posenet_ros.core.keypoints import COCO_SIGMAS, KEYPOINT_NAMES
+from posenet_ros.evaluation.compare import Comparison, compare, keypoint_similarity, matched
 from posenet_ros.io.photos import read_image
 
 
@@ -19,7 +13,7 @@ def pose(x=100.0, y=100.0, size=100.0, score=0.9, keypoint_scores=None):
     generator = np.random.default_rng(0)
     keypoints = generator.uniform(0, size, (17, 2)) + np.array([x, y])
     keypoints[0], keypoints[1] = (x, y), (x + size, y + size)  # so that the box is known
-    scores = np.full(17, 0.9) if keypoint_scores is None else keypoint_scores
+    scores = np.full(17, score) if keypoint_scores is None else keypoint_scores
     return Pose(score, keypoints, scores)
 
 
@@ -35,7 +29,7 @@ def test_similarity_is_cocos_formula():
     reference = pose()
     assert keypoint_similarity(reference, reference) == 1
     moved = Pose(0.9, reference.keypoints + np.array([3.0, 4.0]), reference.keypoint_scores)
-    expected = np.exp(-25 / (2 * 100 * 100 * (2 * COCO_SIGMAS) ** 2)).mean()
+    expected = np.exp(-25 / (2 * 100 * 100 * (2 * np.array(COCO_SIGMAS)) ** 2)).mean()
     assert keypoint_similarity(moved, reference) == pytest.approx(expected)
     assert keypoint_similarity(pose(x=1000), reference) < 1e-6
 

@@ -84,6 +84,18 @@ def test_low_scores_are_left_out_and_people_keep_their_number():
     assert len(bones.points) == 2 * (len(SKELETON) - sum(5 in bone for bone in SKELETON))
 
 
+def test_deviations_are_circles_around_the_joints_that_are_shown():
+    scores = np.full(17, 0.9)
+    scores[5:] = 0.1
+    pose = Pose(0.9, person().keypoints, scores, np.arange(1.0, 18.0))
+    (circles,) = of(pose_markers(Header(), [pose], PLANE, 0.3, 0.1, deviations=True), 'deviations')
+    pixels = PLANE.focal_x * np.array([(p.x, p.y) for p in circles.points]) / PLANE.distance
+    pixels = np.add(pixels, (PLANE.centre_x, PLANE.centre_y)).reshape(5, -1, 2)
+    for ring, centre, radius in zip(pixels, pose.keypoints, pose.keypoint_deviations, strict=False):
+        assert np.linalg.norm(ring - centre, axis=1) == pytest.approx(radius)
+    assert of(pose_markers(Header(), [pose], PLANE, 0.3, 0.1), 'deviations') == []
+
+
 def test_no_people_remove_the_old_markers():
     (only,) = pose_markers(Header(), [], PLANE, 0.3, 0.15).markers
     assert only.action == Marker.DELETEALL

@@ -12,7 +12,12 @@ from posenet_ros.ros.messages import pose_array
 def test_pose_array_has_every_number_of_every_pose():
     generator = np.random.default_rng(0)
     poses = [
-        Pose(generator.random(), generator.normal(0, 1e4, (17, 2)), generator.random(17))
+        Pose(
+            generator.random(),
+            generator.normal(0, 1e4, (17, 2)),
+            generator.random(17),
+            generator.uniform(0, 100, 17),
+        )
         for _ in range(3)
     ]
     header = Header(frame_id='camera')
@@ -26,6 +31,8 @@ def test_pose_array_has_every_number_of_every_pose():
         assert np.array_equal(np.float32(places), pose.keypoints.astype(np.float32))
         scores = [keypoint.score for keypoint in person.keypoints]
         assert np.array_equal(np.float32(scores), pose.keypoint_scores.astype(np.float32))
+        deviations = [keypoint.deviation for keypoint in person.keypoints]
+        assert np.array_equal(np.float32(deviations), pose.keypoint_deviations.astype(np.float32))
 
 
 def test_no_people_give_an_empty_array():

@@ -1,0 +1,122 @@
+"""The decoder `refined`, against its definition in plain numpy, and how sure it says it is."""
+
+import numpy as np
+import pytest
+from goldens import golden_paths, load_golden
+from refined_in_numpy import multiple_poses, single_pose
+
+from posenet_ros import ConfigError
+from posenet_ros.core.decode import decode_multiple_poses, decode_single_pose
+
+MAPS = ('heatmapScores', 'offsets', 'displacementFwd', 'displacementBwd')
+GOLDENS = [pytest.param(path, id=path.stem) for path in golden_paths('decoder')]
+
+
+def golden_maps(path):
+    golden = load_golden(path)
+    return [golden.tensors[name] for name in MAPS], golden.expected
+
+
+def check_equal(pose, expected):
+    positions, scores, deviations, score = expected
+    np.testing.assert_allclose(pose.keypoints, positions[:, ::-1], atol=1e-3)
+    np.testing.assert_allclose(pose.keypoint_scores, scores, atol=1e-5)
+    np.testing.assert_allclose(pose.keypoint_deviations, deviations, rtol=1e-4)
+    assert pose.score == pytest.approx(score, abs=1e-5)
+
+
+@pytest.mark.parametrize('path', GOLDENS)
+def test_many_people_equal_the_definition(path):
+    maps, expected = golden_maps(path)
+    for run in expected['multi']:
+        names = ('maxDetections', 'scoreThreshold', 'nmsRadius')
+        options = [run['config'][name] for name in names]
+        stride = expected['outputStride']
+        poses = decode_multiple_poses(*maps, stride, *options, decoder='refined')
+        wanted = multiple_poses(maps, stride, *options)
+        scores = [score for *_, score in run['queueOrder']]
+        if len(set(scores)) < len(scores):  # equal ones are taken in the reference's order
+            assert poses
+            continue
+        assert len(poses) == len(wanted)
+        for pose, each in zip(poses, wanted, strict=True):
+            check_equal(pose, each)
+
+
+@pytest.mark.parametrize('path', GOLDENS)
+def test_one_person_equals_the_definition(path):
+    maps, expected = golden_maps(path)
+    stride = expected['outputStride']
+    pose = decode_single_pose(*maps[:2], stride, decoder='refined')
+    check_equal(pose, single_pose(*maps[:2], stride))
+
+
+def maps_of_one_person(spread):
+    """A person whose cells agree on every position but for `spread` pixels, at stride 16."""
+    size, stride = 9, 16
+    generator = np.random.default_rng(0)
+    wanted = generator.uniform(30, 98, (17, 2))  # y, x
+    rows, columns = np.mgrid[:size, :size] * stride
+    heatmap = np.zeros((size, size, 17), np.float32)
+    offsets = np.zeros((size, size, 34), np.float32)
+    for part, (y, x) in enumerate(wanted):
+        heatmap[..., part] = np.exp(-(np.square(rows - y) + np.square(columns - x)) / 2 / 20**2)
+        offsets[..., part] = y - rows + generator.normal(0, spread, (size, size))
+        offsets[..., part + 17] = x - columns + generator.normal(0, spread, (size, size))
+    return heatmap, offsets, wanted
+
+
+def test_cells_that_agree_give_the_exact_position():
+    heatmap, offsets, wanted = maps_of_one_person(0)
+    pose = decode_single_pose(heatmap, offsets, 16, 'refined')
+    np.testing.assert_allclose(pose.keypoints, wanted[:, ::-1], atol=1e-4)
+
+
+@pytest.mark.parametrize('decoder', ['reference', 'refined'])
+def test_cells_that_disagree_raise_the_deviations(decoder):
+    deviations = [
+        decode_single_pose(*maps_of_one_person(spread)[:2], 16, decoder).keypoint_deviations
+        for spread in (0, 2, 8)
+    ]
+    assert (deviations[0] > 0).all()
+    assert deviations[0].mean() < deviations[1].mean() < deviations[2].mean()
+
+
+def test_cells_that_disagree_lower_the_score_of_the_pose_and_not_of_its_keypoints():
+    sure, unsure = (
+        decode_single_pose(*maps_of_one_person(spread)[:2], 16, 'refined') for spread in (0, 8)
+    )
+    assert sure.score == pytest.approx(sure.keypoint_scores.mean(), rel=1e-6)
+    assert unsure.score < 0.8 * unsure.keypoint_scores.mean()
+
+
+def test_deviations_are_the_same_for_both_decoders_where_positions_are():
+    heatmap, offsets, _ = maps_of_one_person(0)
+    one, other = (decode_single_pose(heatmap, offsets, 16, d) for d in ('reference', 'refined'))
+    np.testing.assert_allclose(one.keypoints, other.keypoints, atol=1e-3)
+    near = (
+        np.abs(one.keypoint_scores - other.keypoint_scores) < 0.1
+    )  # of the cell, and interpolated
+    assert near.sum() > 8
+    np.testing.assert_allclose(
+        one.keypoint_deviations[near], other.keypoint_deviations[near], rtol=0.06
+    )
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (1, 4), (4, 1)])
+def test_maps_of_a_single_row_or_column_are_decoded(shape):
+    generator = np.random.default_rng(0)
+    maps = [
+        generator.random((*shape, depth), np.float32) for depth in (17, 34, 32, 32)
+    ]  # fmt: skip
+    poses = decode_multiple_poses(*maps, 16, 3, 0.1, 20, 'refined')
+    assert poses
+    assert all(np.isfinite(pose.keypoint_deviations).all() for pose in poses)
+
+
+def test_an_unknown_decoder_is_refused():
+    maps = [np.zeros((2, 2, depth), np.float32) for depth in (17, 34, 32, 32)]
+    with pytest.raises(ConfigError, match='Invalid decoder better'):
+        decode_multiple_poses(*maps, 16, decoder='better')
+    with pytest.raises(ConfigError, match='Invalid decoder better'):
+        decode_single_pose(*maps[:2], 16, 'better')
