@@ -40,7 +40,8 @@ def photo_name() -> str:
 
 def heads_of(net: PoseNet, image: np.ndarray) -> list[np.ndarray]:
     """The four maps that the network gives for an image."""
-    batch = net.backend.input_buffer(1)
+    size = net.config.input_size(*image.shape[:2])
+    batch = net.backend.input_buffer(1, *size)
     preprocess(image, net.config.architecture, batch[0])
     return [head[0].copy() for head in net.backend.run(batch)]
 

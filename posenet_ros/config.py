@@ -1,8 +1,8 @@
 """What can be configured: the reference's options in snake_case, checked on construction.
 
 Source: tfjs-models/posenet 2.2.2, posenet_model.ts (validateModelConfig and
-validateMultiPersonInputConfig) and util.ts (toValidInputResolution). The reference's own error
-texts are kept word for word, followed by the option's name here and, where it helps, advice.
+validateMultiPersonInputConfig). The reference's own error texts are kept word for word, followed by
+the option's name here and, where it helps, advice.
 """
 
 from __future__ import annotations
@@ -13,6 +13,13 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any, cast
 
 from posenet_ros.errors import ConfigError
+from posenet_ros.input_size import (
+    MAX_ASPECT,
+    InputSizes,
+    Size,
+    fitted_input_size,
+    valid_input_size,
+)
 
 ARCHITECTURES = ('MobileNetV1', 'ResNet50')
 OUTPUT_STRIDES = {'MobileNetV1': (8, 16, 32), 'ResNet50': (32, 16)}
@@ -20,6 +27,9 @@ MULTIPLIERS = {'MobileNetV1': (0.5, 0.75, 1.0), 'ResNet50': (1.0,)}
 QUANT_BYTES = (1, 2, 4)
 DECODING_METHODS = ('multi-person', 'single-person')
 DECODERS = ('reference', 'refined')
+INPUT_ASPECTS = ('model', 'image')
+ATTENTIONS = ('off', 'closeups')
+CLOSEUP_ASPECTS = (0.5, 1.0, 2.0)  # width to height: standing, sitting and lying people
 BACKENDS = ('auto', 'onnxruntime', 'tensorrt')
 PRECISIONS = ('fp32', 'fp16', 'int8')
 CUDA_LIBRARIES = ('pycuda', 'cuda-python')
@@ -40,7 +50,7 @@ NOT_GIVEN: Any = _NotGiven()
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Which network runs, and on what input size.
+    """Which network runs, and on what: the input's size and shape, and close-ups.
 
     ModelConfig() is the model that the reference loads when load() gets no config: multiplier 0.75,
     or 1.0 where a model has no other. None stands for an option that is missing in the reference's
@@ -78,6 +88,38 @@ class ModelConfig:
             'height. Rounded to a multiple of the output stride plus 1. Larger is more accurate '
             'and slower.',
             'range': (1, 4097),
+        },
+    )
+    input_aspect: str = field(
+        default='model',
+        metadata={
+            'help': 'model: the input has the size of input_resolution, and images get black '
+            'borders. image: the input has as many pixels, in the shape of each image, and shows '
+            'people larger in the same time.',
+            'choices': INPUT_ASPECTS,
+        },
+    )
+    attention: str = field(
+        default='off',
+        metadata={
+            'help': 'closeups: look again, from close up, at people who are small in the input. '
+            'More people, better placed, for max_closeups times the time of a close-up.',
+            'choices': ATTENTIONS,
+        },
+    )
+    closeup_resolution: int = field(
+        default=193,
+        metadata={
+            'help': 'Size of a close-up in pixels of the network input: the side of a square with '
+            'as many pixels.',
+            'range': (33, 1025),
+        },
+    )
+    max_closeups: int = field(
+        default=4,
+        metadata={
+            'help': 'Most close-ups of one image, so that its time is bounded.',
+            'range': (1, 64),
         },
     )
     quant_bytes: int = field(
@@ -160,9 +202,12 @@ class ModelConfig:
         settle('model_url', self.model_url or None)
         if not isinstance(self.tfjs_dilations, bool):
             raise ConfigError(f'Invalid tfjs_dilations {self.tfjs_dilations!r}. Should be a bool')
+        for ours in fields(self):  # what the reference does not have
+            if ours.name in ('input_aspect', 'attention', 'closeup_resolution', 'max_closeups'):
+                _check_field(ours, getattr(self, ours.name))
 
     @property
-    def valid_resolution(self) -> tuple[int, int]:
+    def valid_resolution(self) -> Size:
         """Height and width of the network input in pixels, rounded as the reference rounds."""
         resolution = self.input_resolution
         width, height = resolution if isinstance(resolution, tuple) else (resolution, resolution)
@@ -170,6 +215,33 @@ class ModelConfig:
             valid_input_size(height, self.output_stride),
             valid_input_size(width, self.output_stride),
         )
+
+    def input_size(self, image_height: int, image_width: int) -> Size:
+        """Height and width of the network input for an image of this size, all in pixels."""
+        if self.input_aspect == 'model':
+            return self.valid_resolution
+        pixels = math.prod(self.valid_resolution)
+        return fitted_input_size(pixels, image_height, image_width, self.output_stride)
+
+    @property
+    def closeup_sizes(self) -> tuple[Size, ...]:
+        """Height and width of the network input for close-ups: tall, square and wide."""
+        pixels = self.closeup_resolution**2
+        return tuple(
+            fitted_input_size(pixels, 1000, round(1000 * aspect), self.output_stride)
+            for aspect in CLOSEUP_ASPECTS
+        )
+
+    @property
+    def input_sizes(self) -> InputSizes:
+        """All sizes that the network's input can have; a camera has most often 4:3."""
+        sizes = [self.input_size(480, 640)]
+        if self.input_aspect == 'image':
+            longest = round(1000 * MAX_ASPECT)
+            sizes += [self.input_size(1000, longest), self.input_size(longest, 1000)]
+        if self.attention == 'closeups':
+            sizes += self.closeup_sizes
+        return InputSizes.of(sizes)
 
 
 @dataclass(frozen=True)
@@ -334,26 +406,10 @@ class RuntimeConfig:
     def __post_init__(self) -> None:
         for option in fields(self):
             value = getattr(self, option.name)
-            choices, limits = option.metadata.get('choices'), option.metadata.get('range')
             if option.default is None and not value:
                 object.__setattr__(self, option.name, None)
-            elif option.default is None and not isinstance(value, str):
-                raise ConfigError(f'Invalid {option.name} {value!r}. Should be a string')
-            elif choices and value not in choices:
-                raise ConfigError(
-                    f'Invalid {option.name} {value}. Should be one of {",".join(choices)}'
-                )
-            elif limits and not (
-                isinstance(value, numbers.Integral)
-                and not isinstance(value, bool)
-                and limits[0] <= value <= limits[1]
-            ):
-                raise ConfigError(
-                    f'Invalid {option.name} {value!r}. Should be an integer from {limits[0]} to '
-                    f'{limits[1]}'
-                )
-            elif isinstance(option.default, bool) and not isinstance(value, bool):
-                raise ConfigError(f'Invalid {option.name} {value!r}. Should be a bool')
+            else:
+                _check_field(option, value)
 
     def precision_for(self, quant_bytes: int) -> str:
         """The precision asked for: fp32, fp16 or int8."""
@@ -362,6 +418,25 @@ class RuntimeConfig:
     def largest_batch(self, wanted: int) -> int:
         """The largest batch that can run, at most `wanted`: a DLA takes one image at a time."""
         return wanted if self.dla_core < 0 else 1
+
+
+def _check_field(option: Field[Any], value: Any) -> None:
+    """Raises a ConfigError for a value that the field's own description does not allow."""
+    choices, limits = option.metadata.get('choices'), option.metadata.get('range')
+    if option.default is None and not isinstance(value, str):
+        raise ConfigError(f'Invalid {option.name} {value!r}. Should be a string')
+    if choices and value not in choices:
+        raise ConfigError(f'Invalid {option.name} {value}. Should be one of {",".join(choices)}')
+    if limits and not (
+        isinstance(value, numbers.Integral)
+        and not isinstance(value, bool)
+        and limits[0] <= value <= limits[1]
+    ):
+        raise ConfigError(
+            f'Invalid {option.name} {value!r}. Should be an integer from {limits[0]} to {limits[1]}'
+        )
+    if isinstance(option.default, bool) and not isinstance(value, bool):
+        raise ConfigError(f'Invalid {option.name} {value!r}. Should be a bool')
 
 
 def check_input_size(config: ModelConfig) -> None:
@@ -388,18 +463,6 @@ def check_max_batch(max_batch: int) -> None:
 def default_of(option: Field[Any]) -> Any:
     """The default of a config's field, for tables and --help."""
     return option.metadata.get('default', option.default)
-
-
-def valid_input_size(size: float, output_stride: int) -> int:
-    """Rounds a requested input size, in pixels, to one that the network takes.
-
-    A multiple of the stride plus 1 stays as it is. Any other size is rounded down to a multiple of
-    the stride, then 1 is added: at stride 16, 256 becomes 257. Source: util.ts,
-    toValidInputResolution.
-    """
-    if (size - 1) % output_stride == 0:
-        return int(size)
-    return math.floor(size / output_stride) * output_stride + 1
 
 
 def _checked_resolution(resolution: Any) -> float | tuple[float, float]:

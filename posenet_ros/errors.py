@@ -31,3 +31,7 @@ class NoDeviceError(BackendError):
 
 class DependencyError(PoseNetError):
     """A package that is needed for this is not installed; the message says which, and where."""
+
+
+class LabelError(PoseNetError):
+    """A file of labels or predictions that cannot be used."""

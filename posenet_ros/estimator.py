@@ -17,10 +17,18 @@ from posenet_ros.config import (
     check_input_size,
     check_max_batch,
 )
-from posenet_ros.core.decode import Pose, as_poses, multiple_pose_arrays, single_pose_arrays
+from posenet_ros.core.closeups import choose_closeups, merge_closeups
+from posenet_ros.core.decode import (
+    Pose,
+    PoseArrays,
+    as_poses,
+    multiple_pose_arrays,
+    single_pose_arrays,
+)
 from posenet_ros.core.heads import HEADS, Heads, all_finite
-from posenet_ros.core.preprocess import Letterbox, check_image, preprocess
+from posenet_ros.core.preprocess import Letterbox, check_image, mirror, preprocess
 from posenet_ros.errors import BackendError
+from posenet_ros.input_size import Size
 from posenet_ros.model.network import make_network
 
 
@@ -53,7 +61,8 @@ class PoseNet:
         self.backend = backend
         self.backend_reason = backend_reason
         self.model_sha256 = model_sha256
-        self.input_height, self.input_width = config.valid_resolution
+        # For an image of 4:3, where the input follows the image's shape.
+        self.input_height, self.input_width = config.input_sizes.typical
         self.stage_times = StageTimes(0.0, 0.0, 0.0)
         self._in_use = threading.Lock()
 
@@ -86,6 +95,8 @@ class PoseNet:
         runtime_options = RuntimeConfig(backend, precision, **options)
         check_input_size(config)
         check_max_batch(max_batch)
+        if config.attention == 'closeups':
+            max_batch = max(max_batch, runtime_options.largest_batch(config.max_closeups))
         runtime = find_runtime(runtime_options, config.quant_bytes)
         try:
             network = make_network(
@@ -173,19 +184,18 @@ class PoseNet:
             )
         try:
             self.stage_times = StageTimes(0.0, 0.0, 0.0)
-            results: list[list[Pose]] = []
-            most = self.backend.max_batch
-            for first in range(0, len(images), most):
-                results += self._estimate_batch(images[first : first + most], config)
-            return results
+            return self._estimate(images, config)
         finally:
             self._in_use.release()
 
     def warm_up(self) -> None:
         """Runs each code path once, so that no compilation delays the first frame."""
-        image = np.zeros((4, 4, 3), np.uint8)
+        image = np.zeros((480, 640, 3), np.uint8)
         self.estimate([image], DecoderConfig(decoding_method='single-person'))
         self.estimate([image], DecoderConfig(score_threshold=0.0))
+        if self.config.attention == 'closeups':
+            for size in self.config.closeup_sizes:
+                self._run([image], [size], DecoderConfig())
 
     def close(self) -> None:
         """Frees the backend. The model cannot be used afterwards."""
@@ -197,10 +207,65 @@ class PoseNet:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _estimate_batch(self, images: list[np.ndarray], config: DecoderConfig) -> list[list[Pose]]:
+    def _estimate(self, images: list[np.ndarray], config: DecoderConfig) -> list[list[Pose]]:
+        sizes = [self.config.input_size(*image.shape[:2]) for image in images]
+        found = self._run(images, sizes, config)
+        if self.config.attention == 'closeups':
+            found = self._look_closer(images, sizes, found, config)
+        if config.flip_horizontal:
+            for image, poses in zip(images, found, strict=True):
+                mirror(poses.keypoints, image.shape[1])
+        return [as_poses(poses) for poses in found]
+
+    def _look_closer(
+        self,
+        images: list[np.ndarray],
+        sizes: list[Size],
+        found: list[PoseArrays],
+        config: DecoderConfig,
+    ) -> list[PoseArrays]:
+        """Close-ups of people who are small in the input; the close-ups of all images together."""
+        closeups = [
+            choose_closeups(
+                poses,
+                Letterbox.fit(image.shape[0], image.shape[1], *size),
+                self.config.closeup_sizes,
+                self.config.max_closeups,
+            )
+            for image, size, poses in zip(images, sizes, found, strict=True)
+        ]
+        views = [
+            closeup.of(image)
+            for image, chosen in zip(images, closeups, strict=True)
+            for closeup in chosen
+        ]
+        sizes = [closeup.input_size for chosen in closeups for closeup in chosen]
+        looks = iter(self._run(views, sizes, config))
+        return [
+            merge_closeups(poses, [(closeup, next(looks)) for closeup in chosen])
+            for poses, chosen in zip(found, closeups, strict=True)
+        ]
+
+    def _run(
+        self, images: list[np.ndarray], sizes: list[Size], config: DecoderConfig
+    ) -> list[PoseArrays]:
+        """The poses of each image, in its pixels. Images of the same input size share batches."""
+        results: dict[int, PoseArrays] = {}
+        most = self.backend.max_batch
+        for size in dict.fromkeys(sizes):
+            same = [i for i, other in enumerate(sizes) if other == size]
+            for first in range(0, len(same), most):
+                batch = same[first : first + most]
+                poses = self._run_batch([images[i] for i in batch], size, config)
+                results.update(zip(batch, poses, strict=True))
+        return [results[i] for i in range(len(images))]
+
+    def _run_batch(
+        self, images: list[np.ndarray], size: Size, config: DecoderConfig
+    ) -> list[PoseArrays]:
         # Pre-process: each image into its place in the network's input.
         started = time.perf_counter()
-        batch = self.backend.input_buffer(len(images))  # (n, 3, h, w)
+        batch = self.backend.input_buffer(len(images), *size)  # (n, 3, h, w)
         letterboxes = [
             preprocess(image, self.config.architecture, tensor)
             for image, tensor in zip(images, batch, strict=True)
@@ -223,7 +288,7 @@ class PoseNet:
         self.stage_times += StageTimes(prepared - started, inferred - prepared, decoded - inferred)
         return results
 
-    def _decode(self, heads: Heads, letterbox: Letterbox, config: DecoderConfig) -> list[Pose]:
+    def _decode(self, heads: Heads, letterbox: Letterbox, config: DecoderConfig) -> PoseArrays:
         """The poses of one image, in its pixels."""
         stride, refined = self.config.output_stride, config.decoder == 'refined'
         if config.decoding_method == 'single-person':
@@ -237,9 +302,7 @@ class PoseNet:
                 config.nms_radius,
                 refined,
             )
-        return as_poses(
-            poses._replace(
-                keypoints=letterbox.to_image(poses.keypoints, config.flip_horizontal),
-                keypoint_deviations=letterbox.scale * poses.keypoint_deviations,
-            )
+        return poses._replace(
+            keypoints=letterbox.to_image(poses.keypoints),
+            keypoint_deviations=letterbox.scale * poses.keypoint_deviations,
         )

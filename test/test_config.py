@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from posenet_ros import ConfigError, DecoderConfig, ModelConfig
-from posenet_ros.config import valid_input_size
+from posenet_ros.input_size import valid_input_size
 
 SNAKE_CASE = {
     'architecture': 'architecture',
@@ -84,6 +84,10 @@ def test_no_arguments_mean_the_references_default_model():
         'output_stride': 16,
         'multiplier': 0.75,
         'input_resolution': 257,
+        'input_aspect': 'model',
+        'attention': 'off',
+        'closeup_resolution': 193,
+        'max_closeups': 4,
         'quant_bytes': 4,
         'model_url': None,
         'tfjs_dilations': False,
@@ -103,6 +107,35 @@ def test_stride_32_takes_the_one_multiplier_it_has():
     assert ModelConfig(output_stride=32).multiplier == 1.0
     with pytest.raises(ConfigError, match='you must select 1'):
         ModelConfig(output_stride=32, multiplier=0.75)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'input_aspect': 'camera'}, 'Invalid input_aspect camera. Should be one of model,image'),
+        ({'attention': True}, 'Invalid attention True. Should be one of off,closeups'),
+        ({'closeup_resolution': 193.0}, r'Invalid closeup_resolution 193.0. .* from 33 to 1025'),
+        ({'max_closeups': 0}, 'Invalid max_closeups 0. Should be an integer from 1 to 64'),
+    ],
+)
+def test_our_own_options_are_refused_by_name(options, message):
+    with pytest.raises(ConfigError, match=message):
+        ModelConfig(**options)
+
+
+def test_inputs_have_one_size_unless_they_follow_the_image_or_look_closer():
+    assert ModelConfig().input_sizes.fixed
+    assert ModelConfig().input_size(1080, 1920) == (257, 257)
+    following = ModelConfig(input_aspect='image')
+    assert following.input_size(480, 640) == following.input_sizes.typical == (225, 289)
+    assert following.input_sizes == ((161, 161), (225, 289), (417, 417))
+    closer = ModelConfig(attention='closeups')
+    assert closer.closeup_sizes == ((273, 129), (193, 193), (129, 273))
+    assert closer.input_sizes == ((129, 129), (257, 257), (273, 273))
+    for shape in ((480, 640), (640, 480), (1000, 9), (9, 1000), (1, 1)):
+        low, _, high = following.input_sizes
+        size = following.input_size(*shape)
+        assert low[0] <= size[0] <= high[0] and low[1] <= size[1] <= high[1]
 
 
 def test_multiplier_1_01_is_refused_with_its_history():

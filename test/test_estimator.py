@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +25,16 @@ from posenet_ros.cache import posenet_home
 from posenet_ros.core.heads import HEADS
 from posenet_ros.io.photos import read_image
 
+ANYBODY = DecoderConfig(score_threshold=0.0)  # in noise there is always somebody
+
 E2E = [pytest.param(path, id=path.stem) for path in golden_paths('e2e')]
+
+
+@pytest.fixture
+def small_net_options(tmp_path):
+    """A small network: its poses mean nothing, and it takes no time."""
+    url = str(mobilenet_like(output_stride=16).write(tmp_path / 'model-stride16.json'))
+    return {'input_resolution': 65, 'model_url': url}
 
 
 @pytest.mark.parity
@@ -287,3 +297,55 @@ def test_nothing_is_sent_and_nothing_written_but_the_networks(net, default_model
     )
     assert result.stdout == '[]\n', result.stderr
     assert [path for path in tmp_path.rglob('*') if path.is_file()] == []
+
+
+def test_the_input_follows_each_images_shape(small_net_options):
+    shapes = [(480, 640), (640, 480), (480, 640), (90, 160), (500, 500)]
+    generator = np.random.default_rng(0)
+    pictures = [generator.integers(0, 256, (*shape, 3), np.uint8) for shape in shapes]
+    with PoseNet.load(ModelConfig(input_aspect='image', **small_net_options)) as net:
+        seen = []
+        run = net.backend.run
+        net.backend.run = lambda batch: seen.append(batch.shape) or run(batch)
+        together = net.estimate(pictures, ANYBODY)
+        assert set(seen) == {(1, 3, *net.config.input_size(*shape)) for shape in shapes}
+        alone = [net.estimate([picture], ANYBODY)[0] for picture in pictures]
+    assert [len(poses) for poses in together] == [5] * 5
+    for one, other in zip(together, alone, strict=True):
+        assert [pose.to_dict(True) for pose in one] == [pose.to_dict(True) for pose in other]
+
+
+def test_an_input_in_the_images_shape_equals_a_network_made_for_that_size(astronaut):
+    photo = np.ascontiguousarray(astronaut[:384])
+    with PoseNet.load(ModelConfig(input_aspect='image'), 'onnxruntime') as net:
+        followed = net.estimate_multiple_poses(photo)
+        height, width = net.config.input_size(*photo.shape[:2])
+    with PoseNet.load(ModelConfig(input_resolution=(width, height)), 'onnxruntime') as net:
+        made = net.estimate_multiple_poses(photo)
+    assert followed and len(followed) == len(made)
+    for one, other in zip(followed, made, strict=True):
+        assert one.to_dict(True) == other.to_dict(True)
+
+
+@pytest.mark.parametrize('method', ['multi-person', 'single-person'])
+def test_closeups_see_a_person_who_is_far_away(astronaut, method):
+    far = np.full((840, 1120, 3), 128, np.uint8)
+    far[200:456, 300:556] = astronaut[::2, ::2]
+    decoder = DecoderConfig(decoder='refined', score_threshold=0.3, decoding_method=method)
+    with PoseNet.load(ModelConfig(), 'onnxruntime') as net:
+        truth = net.estimate([astronaut], decoder)[0][0]
+        (first,) = net.estimate([far], decoder)[0]
+    with PoseNet.load(ModelConfig(attention='closeups'), 'onnxruntime') as net:
+        (closer,) = net.estimate([far], decoder)[0]
+        (flipped,) = net.estimate([far], replace(decoder, flip_horizontal=True))[0]
+        nobody = net.estimate([np.zeros((3, 2, 3), np.uint8)], DecoderConfig())
+    assert nobody == [[]]
+    clear = truth.keypoint_scores > 0.5
+    wanted = truth.keypoints[clear] / 2 + (300, 200)
+    errors = [
+        np.linalg.norm(pose.keypoints[clear] - wanted, axis=1).mean() for pose in (first, closer)
+    ]
+    assert errors[1] < 0.3 * errors[0]
+    assert closer.score > first.score
+    assert closer.keypoint_deviations[clear].mean() < first.keypoint_deviations[clear].mean()
+    np.testing.assert_allclose(flipped.keypoints[:, 0], 1119 - closer.keypoints[:, 0])

@@ -24,8 +24,11 @@ class Backend(Protocol):
     precision: str  # fp32, fp16 or int8
     max_batch: int  # images of one run; 1 if batches are not faster
 
-    def input_buffer(self, count: int) -> np.ndarray:
-        """Where to write the images of the next run: float32 (count, 3, height, width)."""
+    def input_buffer(self, count: int, height: int, width: int) -> np.ndarray:
+        """Where to write the images of the next run: float32 (count, 3, height, width).
+
+        Its memory is that of the last one, which is overwritten.
+        """
 
     def run(self, images: np.ndarray) -> Heads:
         """Runs the network.

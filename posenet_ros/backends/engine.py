@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,9 @@ from posenet_ros.core.heads import HEADS, INPUT_NAME, Heads
 from posenet_ros.errors import BackendError
 
 logger = logging.getLogger('posenet_ros')
+
+Shape = tuple[int, ...]
+MAX_GRAPHS = 32  # input shapes that are recorded; each graph takes memory of the device
 
 
 class EngineRefusedError(BackendError):
@@ -47,8 +51,11 @@ class TensorRTBackend:
         self._cuda = cuda
         self._closed = False
         self._log = make_log(trt)
-        self._launches: dict[int, Callable[[], None]] = {}  # by batch size
-        self._batch = 0  # batch size that the context is set to
+        self._launches: dict[Shape, Callable[[], None]] = {}  # by the input's shape
+        self._shape: Shape | None = None  # that the context is set to
+        self._heads_of: dict[Shape, list[np.ndarray]] = {}  # views of self._heads
+        self._heads: list[np.ndarray] = []
+        self._device_heads: list[int] = []
         self._resources = contextlib.ExitStack()  # freed in reverse order, in the CUDA context
         try:
             with cuda.current():
@@ -67,12 +74,15 @@ class TensorRTBackend:
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise self._log.error('TensorRT cannot make an execution context')
-        _, _, largest = self._engine.get_tensor_profile_shape(INPUT_NAME, 0)
+        smallest, _, largest = (
+            tuple(shape) for shape in self._engine.get_tensor_profile_shape(INPUT_NAME, 0)
+        )
+        self._smallest, self._largest = smallest, largest
         self.max_batch = largest[0]
-        self._images = self._pinned(tuple(largest))
-        self._set_batch(self.max_batch)
+        # Memory for the largest input and its heads; smaller ones take the beginning of it.
+        self._images = self._pinned(largest)
+        self._set_shape(largest)
         self._device_images = self._on_device(INPUT_NAME, self._images)
-        self._heads, self._device_heads = [], []
         for name in HEADS:
             head = self._pinned(tuple(self._context.get_tensor_shape(name)))
             self._heads.append(head)
@@ -90,31 +100,34 @@ class TensorRTBackend:
             if engine.get_tensor_dtype(name) != trt.DataType.FLOAT:
                 raise BackendError(f'the engine has {name} in {engine.get_tensor_dtype(name)!s}')
 
-    def input_buffer(self, count: int) -> np.ndarray:
-        return self._images[:count]
+    def input_buffer(self, count: int, height: int, width: int) -> np.ndarray:
+        return _beginning(self._images, (count, 3, height, width))
 
     def run(self, images: np.ndarray) -> Heads:
         if self._closed:
             raise BackendError('this model is closed')
-        count = len(images)
-        if not 1 <= count <= self.max_batch:
-            raise BackendError(f'a batch of {count}; this engine takes 1 to {self.max_batch}')
-        pinned = self._images[:count]
-        if images.shape != pinned.shape:
-            raise BackendError(f'images of {images.shape}; this engine takes {pinned.shape}')
+        shape = images.shape
+        if len(shape) != 4 or not all(
+            low <= size <= high
+            for low, size, high in zip(self._smallest, shape, self._largest, strict=True)
+        ):
+            raise BackendError(
+                f'images of {shape}; this engine takes {self._smallest} to {self._largest}'
+            )
+        pinned = _beginning(self._images, shape)
         if images.ctypes.data != pinned.ctypes.data:
             pinned[:] = images
         with self._cuda.current():
-            if count in self._launches:
-                self._launches[count]()
+            if shape in self._launches:
+                self._launches[shape]()
             else:
-                self._enqueue(count)
+                self._enqueue(pinned)
             self._cuda.synchronize()
-            if count not in self._launches:
+            if shape not in self._launches and len(self._launches) < MAX_GRAPHS:
                 # Later runs are a CUDA graph, if it can be captured: one call instead of dozens.
-                recorded = self._cuda.record(lambda: self._enqueue(count))
-                self._launches[count] = recorded or (lambda: self._enqueue(count))
-        return Heads(*(head[:count] for head in self._heads))
+                recorded = self._cuda.record(lambda: self._enqueue(pinned))
+                self._launches[shape] = recorded or (lambda: self._enqueue(pinned))
+        return Heads(*self._heads_of[shape])
 
     def close(self) -> None:
         if self._closed:
@@ -136,21 +149,26 @@ class TensorRTBackend:
             self._resources.pop_all()
             self._forget()
 
-    def _enqueue(self, count: int) -> None:
-        self._set_batch(count)
-        self._cuda.to_device(self._device_images, self._images[:count])
+    def _enqueue(self, images: np.ndarray) -> None:
+        shape = images.shape
+        self._set_shape(shape)
+        if shape not in self._heads_of:
+            self._heads_of[shape] = [
+                _beginning(head, tuple(self._context.get_tensor_shape(name)))
+                for name, head in zip(HEADS, self._heads, strict=True)
+            ]
+        self._cuda.to_device(self._device_images, images)
         if not self._context.execute_async_v3(self._cuda.stream):
             raise self._log.error('TensorRT could not queue the network')
-        for head, address in zip(self._heads, self._device_heads, strict=True):
-            self._cuda.to_host(head[:count], address)
+        for head, address in zip(self._heads_of[shape], self._device_heads, strict=True):
+            self._cuda.to_host(head, address)
 
-    def _set_batch(self, count: int) -> None:
-        if count == self._batch:
+    def _set_shape(self, shape: Shape) -> None:
+        if shape == self._shape:
             return
-        shape = self._images[:count].shape
         if not self._context.set_input_shape(INPUT_NAME, shape):
             raise self._log.error(f'TensorRT does not take an input of {shape}')
-        self._batch = count
+        self._shape = shape
 
     def _pinned(self, shape: tuple[int, ...]) -> np.ndarray:
         array = self._cuda.allocate_pinned(shape)
@@ -167,4 +185,10 @@ class TensorRTBackend:
     def _forget(self) -> None:
         """Drops the context, the engine and the runtime, in this order, which frees them."""
         self._launches = {}
+        self._heads_of = {}
         self._context = self._engine = self._runtime = None
+
+
+def _beginning(memory: np.ndarray, shape: Shape) -> np.ndarray:
+    """The first elements of an array, in another shape: a view."""
+    return memory.reshape(-1)[: math.prod(shape)].reshape(shape)

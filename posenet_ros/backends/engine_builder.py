@@ -13,6 +13,7 @@ from typing import Any
 from posenet_ros.backends.tensorrt_log import make_log
 from posenet_ros.core.heads import HEADS, INPUT_NAME
 from posenet_ros.errors import BackendError, ConfigError
+from posenet_ros.input_size import InputSizes
 from posenet_ros.progress import Progress
 
 # Part of every engine's key: increase it when the same ONNX and options make another engine.
@@ -30,10 +31,11 @@ class Profile:
     largest: Shape
 
     @classmethod
-    def batches(cls, height: int, width: int, max_batch: int) -> Profile:
-        """One size, any batch up to max_batch; tuned for the largest."""
-        largest = (max_batch, 3, height, width)
-        return cls((1, 3, height, width), largest, largest)
+    def batches(cls, sizes: InputSizes, max_batch: int) -> Profile:
+        """A network's input sizes, in batches of up to max_batch; tuned for the typical size."""
+        return cls(
+            (1, 3, *sizes.smallest), (max_batch, 3, *sizes.typical), (max_batch, 3, *sizes.largest)
+        )
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,10 @@ def _use_dla(trt: Any, builder: Any, config: Any, options: EngineOptions) -> Non
     if options.precision == 'fp32':
         raise ConfigError('a DLA runs fp16 and int8 only; choose one as the precision')
     if options.profile.smallest != options.profile.largest:
-        raise ConfigError('a DLA takes inputs of one shape only, so max_batch must be 1')
+        raise ConfigError(
+            'a DLA takes inputs of one shape only, so max_batch must be 1, input_aspect model and '
+            'attention off'
+        )
     config.default_device_type = trt.DeviceType.DLA
     config.DLA_core = options.dla_core
     config.set_flag(trt.BuilderFlag.GPU_FALLBACK)

@@ -54,7 +54,7 @@ class OnnxRuntimeBackend:
     """An ONNX Runtime session on the CPU.
 
     Args:
-        model: serialised ONNX, for one input size.
+        model: serialised ONNX, for one input size or any.
         precision: that it computes in, to be shown.
         num_threads: of one run; 0 is one per core.
         allow_spinning: threads spin while they wait for work, between images too.
@@ -92,11 +92,13 @@ class OnnxRuntimeBackend:
             raise BackendError(f'ONNX Runtime cannot load the model: {error}') from error
         self.precision = precision
         self.device = f'CPU {platform.machine()}'
-        _, channels, height, width = self._session.get_inputs()[0].shape
-        self._images = np.zeros((1, channels, height, width), np.float32)
+        self._memory = np.zeros(0, np.float32)  # of the input; grows to the largest one
 
-    def input_buffer(self, count: int) -> np.ndarray:
-        return self._images[:count]
+    def input_buffer(self, count: int, height: int, width: int) -> np.ndarray:
+        size = count * 3 * height * width
+        if size > len(self._memory):
+            self._memory = np.zeros(size, np.float32)
+        return self._memory[:size].reshape(count, 3, height, width)
 
     def run(self, images: np.ndarray) -> Heads:
         if self._session is None:

@@ -62,7 +62,7 @@ class TensorRT:
         """The serialised engine of a network, from the cache or built; see cached_engine."""
         engine_options = EngineOptions(
             self.precision,
-            Profile.batches(network.height, network.width, max_batch),
+            Profile.batches(network.sizes, max_batch),
             self._options.workspace_mib,
             self._options.dla_core if self._options.dla_core >= 0 else None,
         )

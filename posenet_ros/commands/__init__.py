@@ -13,6 +13,7 @@ from posenet_ros.commands import (
     build_engine,
     compare,
     estimate,
+    evaluate,
     export,
     fetch,
     selftest,
@@ -20,7 +21,7 @@ from posenet_ros.commands import (
 from posenet_ros.errors import PoseNetError
 from posenet_ros.version import __version__
 
-SUBCOMMANDS = (estimate, bag, compare, build_engine, selftest, export, fetch)
+SUBCOMMANDS = (estimate, bag, evaluate, compare, build_engine, selftest, export, fetch)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
     finally:
         runtime.close()
     print(
-        f'{runtime.precision} engine for {network.width} x {network.height}, batches of 1 to '
+        f'{runtime.precision} engine for {network.sizes}, batches of 1 to '
         f'{options.max_batch}, on {runtime.cuda.device_name} with TensorRT '
         f'{runtime.trt.__version__}: {len(plan) / 1e6:.1f} MB, ready in {seconds:.1f} s'
     )

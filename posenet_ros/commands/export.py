@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
             config, options.precision, options.layout, options.calibration, bar.show
         )
     model = network.onnx
-    if options.dynamic:
+    if options.dynamic and network.sizes.fixed:
         import onnx
 
         from posenet_ros.model.onnx_variants import to_dynamic
@@ -65,6 +65,6 @@ def run(options: argparse.Namespace) -> None:
         model = to_dynamic(onnx.load_from_string(model)).SerializeToString()
     with atomic_path(options.output) as part:
         part.write_bytes(model)
-    size = 'any size' if options.dynamic else f'{network.width} x {network.height}'
+    size = 'any size' if options.dynamic or not network.sizes.fixed else str(network.sizes)
     layout = f' for {options.layout}' if options.precision == 'int8' else ''
     print(f'{options.output}: {options.precision}{layout}, input {size}')

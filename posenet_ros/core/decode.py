@@ -36,7 +36,7 @@ _PARENTS = np.array([parent for parent, _ in POSE_TREE])
 _CHILDREN = np.array([child for _, child in POSE_TREE])
 
 # Square of the distance, relative to the person's size, at which OKS is exp(-1/2).
-_TOLERANCES = np.square(2 * np.array(COCO_SIGMAS))
+TOLERANCES = np.square(2 * np.array(COCO_SIGMAS))
 # The size of a person in OKS is the area that is covered, about this share of the keypoints' box.
 _COVERED = 0.6
 _NARROWEST = 0.25  # of the box: a side is taken as at least this share of the other
@@ -570,7 +570,7 @@ def _judge_pose(heatmap, offsets, stride, keypoints, scores, deviations, expecte
     score * t / (t + 8 v): is it there, times, is it well placed.
     """
     parts = len(scores)
-    area = _area_of_person(keypoints)
+    area = area_of_person(keypoints)
     size = np.sqrt(area)
     variances = expected
     for part in range(parts):
@@ -581,7 +581,7 @@ def _judge_pose(heatmap, offsets, stride, keypoints, scores, deviations, expecte
         spread = max(np.sqrt(0.5 * variances[part]), _LEAST_SPREAD)
         likely = max(scores[part], _LEAST_SCORE)
         deviations[part] = _DEVIATION_FACTORS[part] * np.sqrt(spread * size / likely)
-        tolerance = area * _TOLERANCES[part]
+        tolerance = area * TOLERANCES[part]
         expected[part] = scores[part] * tolerance / (tolerance + 8 * variances[part])
 
 
@@ -616,7 +616,7 @@ def _variance_of_votes(heatmap, offsets, stride, part, x, y):
 
 
 @jit
-def _area_of_person(keypoints):
+def area_of_person(keypoints):
     """The area that a person covers, in square pixels, from the box around the keypoints."""
     left = right = keypoints[0, 0]
     top = bottom = keypoints[0, 1]

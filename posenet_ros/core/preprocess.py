@@ -53,13 +53,11 @@ class Letterbox:
         """Image pixels per pixel of the network input."""
         return (self.image_height + 2 * self.pad_y) / self.input_height
 
-    def to_image(self, keypoints: np.ndarray, flip_horizontal: bool = False) -> np.ndarray:
+    def to_image(self, keypoints: np.ndarray) -> np.ndarray:
         """Input pixels to image pixels.
 
         Args:
             keypoints: (..., 2) x and y in pixels of the network input.
-            flip_horizontal: mirror x. The reference mirrors the coordinates alone: neither the
-                image nor the names left and right.
 
         Returns:
             (..., 2) float64 x and y in pixels of the image, which may lie outside it.
@@ -67,24 +65,23 @@ class Letterbox:
         scale_x = (self.image_width + 2 * self.pad_x) / self.input_width
         scale_y = (self.image_height + 2 * self.pad_y) / self.input_height
         placed = np.array(keypoints, np.float64, order='C')
-        _place(
-            placed.reshape(-1, 2),
-            scale_x,
-            scale_y,
-            self.pad_x,
-            self.pad_y,
-            self.image_width if flip_horizontal else 0,
-        )
+        _place(placed.reshape(-1, 2), scale_x, scale_y, self.pad_x, self.pad_y)
         return placed
 
 
 @jit
-def _place(points, scale_x, scale_y, pad_x, pad_y, mirrored_width):
+def _place(points, scale_x, scale_y, pad_x, pad_y):
     for i in range(len(points)):
         points[i, 0] = points[i, 0] * scale_x - pad_x
         points[i, 1] = points[i, 1] * scale_y - pad_y
-        if mirrored_width > 0:
-            points[i, 0] = mirrored_width - 1 - points[i, 0]
+
+
+def mirror(keypoints: np.ndarray, image_width: int) -> None:
+    """Mirrors x, in place, as the reference's flipHorizontal does.
+
+    The coordinates alone are mirrored: neither the image nor the names left and right.
+    """
+    keypoints[..., 0] = image_width - 1 - keypoints[..., 0]
 
 
 def check_image(image: np.ndarray) -> None:

@@ -114,8 +114,7 @@ def compare(
     for image in images:
         count += 1
         height, width = image.shape[:2]
-        letterbox = Letterbox.fit(height, width, reference.input_height, reference.input_width)
-        to_input = reference.input_height / (height + 2 * letterbox.pad_y)
+        letterbox = Letterbox.fit(height, width, *reference.config.input_size(height, width))
         wanted = reference.estimate([image], decoder)[0]
         people += sum(map(_is_clear, wanted))
         for name, net in candidates.items():
@@ -126,7 +125,7 @@ def compare(
                 similarities[name].append(similarity)
                 clear = expected.keypoint_scores >= CLEAR_SCORE
                 moved = np.linalg.norm(pose.keypoints[clear] - expected.keypoints[clear], axis=1)
-                shifts[name].append(moved * to_input)
+                shifts[name].append(moved / letterbox.scale)
     return {
         name: Comparison(
             images=count,

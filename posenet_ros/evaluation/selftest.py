@@ -62,7 +62,7 @@ def selftest(
         'cpu': _cpu_name(),
         'packages': {name: _version(name) for name in PACKAGES},
         'model': f'{config.architecture} {config.multiplier:g} stride {config.output_stride}',
-        'input': list(config.valid_resolution),
+        'input': list(config.input_sizes.typical),
         'passed': True,
         'runs': [],
     }
@@ -87,7 +87,7 @@ def selftest(
                 report['device']['copies_ms'] = _copies(cuda, config, rounds)
             cuda.close()
             backend = 'tensorrt'
-    height, width = config.valid_resolution
+    height, width = config.input_sizes.typical
     images = np.stack(list(generated_images(max(BATCHES), height, width)))
     with PoseNet.load(config, 'onnxruntime', 'fp32') as reference:
         max_batch = runtime.largest_batch(max(BATCHES))
@@ -180,7 +180,7 @@ def _heads(backend: Backend, inputs: np.ndarray) -> list[np.ndarray]:
 
 def _copies(cuda: Cuda, config: ModelConfig, rounds: int) -> dict[str, float]:
     """Median ms of one image to the device, and of its heads back."""
-    height, width = config.valid_resolution
+    height, width = config.input_sizes.typical
     rows, columns = ((size - 1) // config.output_stride + 1 for size in (height, width))
     image = cuda.allocate_pinned((1, 3, height, width))
     heads = cuda.allocate_pinned((1, rows, columns, sum(HEADS.values())))
@@ -205,7 +205,7 @@ def _copies(cuda: Cuda, config: ModelConfig, rounds: int) -> dict[str, float]:
 
 def _latencies(backend: Backend, inputs: np.ndarray, rounds: int) -> dict[str, float]:
     """Percentiles of one run of the network with its copies, in ms."""
-    batch = backend.input_buffer(len(inputs))
+    batch = backend.input_buffer(len(inputs), *inputs.shape[2:])
     batch[:] = inputs
     milliseconds = 1000 * np.array(_timed(lambda: backend.run(batch), rounds))
     return {f'p{q}': float(np.percentile(milliseconds, q)) for q in (50, 95, 99)}

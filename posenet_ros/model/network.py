@@ -10,6 +10,7 @@ from posenet_ros.cache import BuildCache, CacheError
 from posenet_ros.config import ModelConfig, check_input_size
 from posenet_ros.environment import dependencies_for
 from posenet_ros.errors import CheckpointError
+from posenet_ros.input_size import InputSizes
 from posenet_ros.model.calibration import CalibrationSet
 from posenet_ros.model.checkpoint import Checkpoint, fetch_checkpoint
 from posenet_ros.progress import Progress, no_progress
@@ -23,12 +24,11 @@ logger = logging.getLogger('posenet_ros')
 
 @dataclass(frozen=True)
 class Network:
-    """A PoseNet as ONNX, for one input size and any batch."""
+    """A PoseNet as ONNX, for any batch."""
 
     onnx: bytes  # input and outputs: core/heads.py
     precision: str  # fp32, fp16 or int8
-    height: int  # of the input, in pixels
-    width: int
+    sizes: InputSizes  # that it takes; those of a range are all in the ONNX, with free dimensions
     weights_sha256: str
 
 
@@ -55,11 +55,15 @@ def make_network(
         ImageError: there are no photos at `calibration`.
     """
     check_input_size(config)
-    height, width = config.valid_resolution
+    sizes = config.input_sizes
+    # Made for one size and then opened for others, which needs the same layers and weights. int8
+    # is calibrated on inputs of this size, and as good on others (doc/int8.md).
+    height, width = sizes.typical
     checkpoint = weights_for(config, precision)
     key: dict[str, Any] = {
         'weights': checkpoint.sha256,
-        'input': [height, width],
+        'input': [height, width] if sizes.fixed or precision == 'int8' else None,
+        'any_size': not sizes.fixed,
         'output_stride': config.output_stride,
         'tfjs_dilations': config.tfjs_dilations,
         'exporter': EXPORTER_VERSION,
@@ -82,7 +86,7 @@ def make_network(
         logger.info('making the %s network (%s)', precision, reason)
         with dependencies_for('making the network'):
             from posenet_ros.model.onnx_export import export_onnx
-            from posenet_ros.model.onnx_variants import to_fp16
+            from posenet_ros.model.onnx_variants import to_dynamic, to_fp16
         from posenet_ros.model.tfjs_graph import load_graph
 
         graph = load_graph(checkpoint.graph_path)
@@ -95,6 +99,8 @@ def make_network(
 
             logger.info('int8 takes about ten seconds')
             model = calibrated_int8(model, images, config.architecture, layout, progress)
+        if not sizes.fixed:
+            model = to_dynamic(model)
         serialized: bytes = model.SerializeToString()
         return serialized
 
@@ -103,7 +109,7 @@ def make_network(
     except CacheError as error:
         logger.warning('%s; the network is built anew at every start', error)
         onnx = build('there is no cache')
-    return Network(onnx, precision, height, width, checkpoint.sha256)
+    return Network(onnx, precision, sizes, checkpoint.sha256)
 
 
 def weights_for(config: ModelConfig, precision: str) -> Checkpoint:

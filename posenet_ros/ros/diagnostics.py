@@ -14,6 +14,7 @@ from rclpy.lifecycle import LifecycleNode
 
 from posenet_ros.estimator import PoseNet
 from posenet_ros.ros.camera import Camera, no_events
+from posenet_ros.ros.messages import describe_input
 from posenet_ros.ros.statistics import Window
 from posenet_ros.ros.topics import why_no_image
 
@@ -101,7 +102,8 @@ class Diagnostics:
                 'backend': f'{net.backend.name} ({net.backend_reason})',
                 'precision': net.backend.precision,
                 'model': f'{net.config.architecture} {net.config.multiplier:g} '
-                f'stride {net.config.output_stride}, {net.input_width} x {net.input_height}',
+                f'stride {net.config.output_stride}',
+                'input': describe_input(net.config),
             },
             state.inference_error,
             self._why_no_image(camera, window, state) if reads else '',

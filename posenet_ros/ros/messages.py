@@ -10,6 +10,7 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from posenet_ros.config import ModelConfig
 from posenet_ros.core.decode import Pose
 from posenet_ros.core.keypoints import KEYPOINT_NAMES, SKELETON
 from posenet_ros.msg import Keypoint, ModelInfo, PersonPose, PoseArray
@@ -72,6 +73,17 @@ def pixels_of(message: Image) -> np.ndarray:
     return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, -1)
 
 
+def describe_input(config: ModelConfig) -> str:
+    """The network's input in words, for the log and the diagnostics."""
+    height, width = config.input_sizes.typical
+    text = f'{width} x {height}'
+    if config.input_aspect == 'image':
+        text += ' for 4:3, in the shape of each image'
+    if config.attention == 'closeups':
+        text += f', and up to {config.max_closeups} close-ups of {config.closeup_resolution} pixels'
+    return text
+
+
 def model_info(net: PoseNet) -> ModelInfo:
     """The message for ~/model_info."""
     config = net.config
@@ -81,6 +93,7 @@ def model_info(net: PoseNet) -> ModelInfo:
         output_stride=config.output_stride,
         input_width=net.input_width,
         input_height=net.input_height,
+        input_aspect=config.input_aspect,
         precision=net.backend.precision,
         backend=net.backend.name,
         device=net.backend.device,

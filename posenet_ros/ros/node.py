@@ -27,7 +27,7 @@ from posenet_ros.ros.camera import Camera, no_events
 from posenet_ros.ros.diagnostics import Diagnostics, NodeState
 from posenet_ros.ros.executor import BackgroundExecutor
 from posenet_ros.ros.log import forward_log, stop_forwarding
-from posenet_ros.ros.messages import model_info
+from posenet_ros.ros.messages import describe_input, model_info
 from posenet_ros.ros.node_parameters import NodeParameters, with_doubles
 from posenet_ros.ros.parameters import model_config, runtime_config
 from posenet_ros.ros.pipeline import Pipeline
@@ -185,7 +185,7 @@ class PoseNetNode(LifecycleNode):
         gc.freeze()
         self.get_logger().info(
             f'{config.architecture} {config.multiplier:g} at stride {config.output_stride}, input '
-            f'{net.input_width} x {net.input_height}, {net.backend.precision} with '
+            f'{describe_input(config)}, {net.backend.precision} with '
             f'{net.backend.name} on {net.backend.device}: ready in '
             f'{time.monotonic() - started:.1f} s'
         )

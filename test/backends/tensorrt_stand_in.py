@@ -238,7 +238,13 @@ def make_tensorrt(driver: HostDriver, version: str | None = None) -> types.Modul
             if name in self.engine.inputs:
                 return self.shape
             size = self.engine.outputs[name]
-            return (self.shape[0], *size[1:])
+            if all(isinstance(dimension, int) for dimension in size[1:]):
+                return (self.shape[0], *size[1:])
+            # Of any size: as the network itself gives it.
+            name_of_input = next(iter(self.engine.inputs))
+            image = np.zeros(self.shape, np.float32)
+            (head,) = self.engine.session.run([name], {name_of_input: image})
+            return head.shape
 
         def set_tensor_address(self, name, address):
             assert type(address) is int

@@ -20,6 +20,7 @@ from tfjs_models import mobilenet_like, resnet_like
 from posenet_ros import BackendError, ConfigError
 from posenet_ros.backends.engine_builder import EngineOptions, Profile, build_engine
 from posenet_ros.config import PRECISIONS
+from posenet_ros.input_size import InputSizes
 from posenet_ros.model.int8 import _centre, _equalise, _quantize, to_int8
 from posenet_ros.model.onnx_export import export_onnx
 from posenet_ros.model.onnx_variants import to_dynamic, to_fp16
@@ -28,6 +29,11 @@ from posenet_ros.model.tfjs_graph import load_graph
 pytestmark = pytest.mark.slow
 
 rtx = pytest.importorskip('tensorrt_rtx', reason='TensorRT for RTX is not on this machine')
+
+
+def square(size: int) -> InputSizes:
+    return InputSizes.of([(size, size)])
+
 
 MODELS = SHARED / 'models'
 CHECKPOINTS = [
@@ -60,7 +66,7 @@ def build(model: onnx.ModelProto, profile: Profile, **options) -> bytes:
 
 def profile_of(size: int, dynamic: bool, max_batch: int = 4) -> Profile:
     if not dynamic:
-        return Profile.batches(size, size, max_batch)
+        return Profile.batches(square(size), max_batch)
     return Profile((1, 3, 129, 129), (1, 3, 257, 257), (max_batch, 3, 513, 513))
 
 
@@ -111,7 +117,7 @@ def test_real_checkpoints_build(path, stride, precision, dynamic):
 def test_every_option_is_accepted(tmp_path):
     told = []
     model = small_model(tmp_path).SerializeToString()
-    options = EngineOptions('fp32', Profile.batches(129, 129, 2), workspace_mib=64)
+    options = EngineOptions('fp32', Profile.batches(square(129), 2), workspace_mib=64)
     plan, timing_cache = build_engine(
         AheadOfTime(), model, options, b'', lambda *progress: told.append(progress)
     )
@@ -180,7 +186,7 @@ def test_profile_out_of_order_is_refused(tmp_path, profile):
 
 def test_profile_of_another_size_is_refused(tmp_path):
     with pytest.raises(BackendError, match='could not build the engine'):
-        build(small_model(tmp_path), Profile.batches(257, 257, 1))
+        build(small_model(tmp_path), Profile.batches(square(257), 1))
 
 
 def test_dla_on_a_device_without_one_is_refused(tmp_path):

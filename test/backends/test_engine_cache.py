@@ -7,12 +7,13 @@ from types import SimpleNamespace
 from posenet_ros.backends import engine_builder
 from posenet_ros.backends.engine_builder import EngineOptions, Profile
 from posenet_ros.backends.engine_cache import device_key, engine_key
+from posenet_ros.input_size import InputSizes
 
 TRT = SimpleNamespace(
     __version__='10.13.3.9', NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1)
 )
 CUDA = SimpleNamespace(driver_version=13000, device_name='a GPU', compute_capability=(8, 6))
-OPTIONS = EngineOptions('fp16', Profile.batches(257, 257, 4), workspace_mib=256)
+OPTIONS = EngineOptions('fp16', Profile.batches(InputSizes.of([(257, 257)]), 4), workspace_mib=256)
 
 
 def test_everything_that_decides_the_engine_is_in_its_key(monkeypatch):
@@ -38,7 +39,7 @@ def test_everything_that_decides_the_engine_is_in_its_key(monkeypatch):
         digest(cuda={'device_name': 'Orin'}),
         digest(cuda={'compute_capability': (8, 7)}),
         digest(options={'precision': 'int8'}),
-        digest(options={'profile': Profile.batches(257, 257, 1)}),
+        digest(options={'profile': Profile.batches(InputSizes.of([(257, 257)]), 1)}),
         digest(options={'workspace_mib': 128}),
         digest(options={'dla_core': 0}),
     ]

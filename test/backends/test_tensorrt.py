@@ -7,6 +7,7 @@ nor a GPU's numbers.
 import json
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -82,6 +83,27 @@ def test_batches_of_every_size_in_any_order(tensorrt, library, small):
             assert [all_numbers([r]) for r in results] == [expected[i] for i in order]
 
 
+def test_images_of_several_shapes_share_one_engine(tensorrt, library, small):
+    config = replace(small, input_resolution=65, input_aspect='image', attention='closeups')
+    config = replace(config, closeup_resolution=49, max_closeups=2)
+    generator = np.random.default_rng(0)
+    shapes = [(60, 80), (80, 60), (60, 80), (60, 60), (60, 80), (200, 300)]
+    pictures = [generator.integers(0, 256, (*shape, 3), np.uint8) for shape in shapes]
+    anybody = DecoderConfig(score_threshold=0.0, decoder='refined')
+    with PoseNet.load(config, 'onnxruntime') as net:
+        expected = [all_numbers(net.estimate([picture], anybody)) for picture in pictures]
+    assert len(expected[0]) > 1
+    with PoseNet.load(config, 'tensorrt', max_batch=3, cuda_library=library) as net:
+        for _ in range(2):  # the second time as CUDA graphs, where they are used
+            results = net.estimate(pictures, anybody)
+            assert [all_numbers([poses]) for poses in results] == expected
+        low, typical, high = config.input_sizes
+        _, built = tensorrt.built
+        assert built.profiles[0].shapes == [(1, 3, *low), (3, 3, *typical), (3, 3, *high)]
+        with pytest.raises(BackendError, match=r'images of \(1, 3, 17, 17\); this engine takes'):
+            net.backend.run(np.zeros((1, 3, 17, 17), np.float32))
+
+
 def test_only_the_batchs_own_images_and_heads_are_copied(tensorrt, driver, library, small):
     with PoseNet.load(small, 'tensorrt', max_batch=4, cuda_library=library) as net:
         image, heads = 33 * 33 * 3 * 4, 3 * 3 * (17 + 34 + 32 + 32) * 4
@@ -134,8 +156,8 @@ def test_closing_twice_and_running_closed(tensorrt, pycuda, small):
 def test_wrong_batches_are_refused(tensorrt, pycuda, small):
     with PoseNet.load(small, 'tensorrt', max_batch=2) as net:
         for shape, reason in (
-            ((3, 3, 33, 33), 'a batch of 3.*1 to 2'),
-            ((0, 3, 33, 33), 'a batch of 0'),
+            ((3, 3, 33, 33), r'\(3, 3, 33, 33\).*\(1, 3, 33, 33\) to \(2, 3, 33, 33\)'),
+            ((0, 3, 33, 33), r'images of \(0, 3, 33, 33\)'),
             ((1, 3, 33, 49), r'\(1, 3, 33, 49\).*\(1, 3, 33, 33\)'),
         ):
             with pytest.raises(BackendError, match=reason):
@@ -298,6 +320,9 @@ def test_dla_is_used_with_the_gpu_as_fallback(each_tensorrt, pycuda, small):
     ):
         with pytest.raises(ConfigError, match=reason):
             PoseNet.load(small, 'tensorrt', **options)
+    following = replace(small, input_aspect='image')
+    with pytest.raises(ConfigError, match='input_aspect model'):
+        PoseNet.load(following, 'tensorrt', 'fp16', dla_core=0)
 
 
 def test_every_option_of_the_build_reaches_tensorrt(tensorrt, pycuda, small):
@@ -311,7 +336,7 @@ def test_every_option_of_the_build_reaches_tensorrt(tensorrt, pycuda, small):
 
 
 def test_refused_graph_is_reported_with_every_reason(tensorrt, pycuda, small, monkeypatch):
-    no_graph = Network(b'no graph', 'fp32', 33, 33, '')
+    no_graph = Network(b'no graph', 'fp32', small.input_sizes, '')
     monkeypatch.setattr('posenet_ros.estimator.make_network', lambda *_: no_graph)
     with pytest.raises(BackendError, match=r'does not take the ONNX model: .*and a second reason'):
         PoseNet.load(small, 'tensorrt')

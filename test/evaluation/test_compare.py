@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from posenet_ros.core.decode import Pose
+from posenet_ros import ModelConfig, Pose
 from posenet_ros.core.keypoints import COCO_SIGMAS, KEYPOINT_NAMES
 from posenet_ros.evaluation.compare import Comparison, compare, keypoint_similarity, matched
 from posenet_ros.io.photos import read_image
@@ -75,7 +75,7 @@ def test_one_pose_is_not_matched_twice():
 class Fixed:
     """Finds the same people in every image."""
 
-    input_height = input_width = 257
+    config = ModelConfig()
 
     def __init__(self, *poses):
         self.poses = list(poses)

@@ -89,7 +89,7 @@ def test_everything_that_the_library_imports_is_installed_with_it():
             top = module.split('.')[0]
             if top in sys.stdlib_module_names or top in ('posenet_ros', 'cv_bridge'):
                 continue
-            pattern = rf'(?m)(^|= ){package_of.get(top, top)}>='
+            pattern = rf'(?m)(^ *|= ){package_of.get(top, top)}>='
             assert re.search(pattern, required + optional), f'{path.name} imports {module}'
 
 
@@ -101,7 +101,8 @@ DISTRIBUTION = {
 }  # fmt: skip
 SETUP_ROBOT = ('numba', 'onnx', 'onnxruntime', 'pooch')  # no distribution has them
 OPTIONAL = (
-    'rosbags', 'tensorrt', 'tensorrt_rtx', 'pycuda', 'cuda', 'scipy',  # where they are imported
+    'rosbags', 'tensorrt', 'tensorrt_rtx', 'pycuda', 'cuda', 'scipy', 'pycocotools',
+    'matplotlib',  # where they are imported
 )  # fmt: skip
 
 

@@ -1,0 +1,356 @@
+"""posenet evaluate: how good settings are, held against people's own labels, and what they cost."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from posenet_ros.commands.options import (
+    add_estimation_options,
+    config_from,
+    runtime_from,
+    write_json,
+)
+from posenet_ros.commands.progress_bar import with_progress
+from posenet_ros.config import DecoderConfig, ModelConfig
+from posenet_ros.core.keypoints import MIN_POSE_SCORE
+from posenet_ros.errors import ConfigError, LabelError, PoseNetError
+from posenet_ros.evaluation.accuracy import Accuracy, accuracy
+from posenet_ros.evaluation.labels import Photo, read_labels, read_predictions, to_results
+from posenet_ros.evaluation.settings import (
+    Evaluation,
+    Setting,
+    candidates,
+    evaluate,
+    fast_enough,
+    frontier,
+)
+from posenet_ros.io.atomic_file import atomic_path
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        'evaluate',
+        help="score settings, or anybody's predictions, against people's own labels",
+        description="Runs settings over labelled photos and prints COCO's average precision, the "
+        'mean agreement (OKS) over all labelled people, how many of them are found, false people '
+        'and milliseconds. Needs pycocotools (pip install posenet_ros[evaluate]).',
+    )
+    parser.add_argument('images', type=Path, metavar='IMAGES', help='folder of the photos')
+    parser.add_argument(
+        'annotations', type=Path, metavar='ANNOTATIONS.json', help="in COCO's keypoint format"
+    )
+    parser.add_argument(
+        '--setting',
+        action='append',
+        default=[],
+        metavar="'NAME: OPTIONS'",
+        help='score these options of posenet estimate, on top of those given beside it; may be '
+        'given again',
+    )
+    parser.add_argument(
+        '--predictions',
+        action='append',
+        default=[],
+        type=Path,
+        metavar='FILE',
+        help="score a COCO results file of anybody's; may be given again",
+    )
+    parser.add_argument(
+        '--tune',
+        type=float,
+        metavar='MILLISECONDS',
+        help='try many settings, and propose the best one that takes at most this long here for 95 '
+        'of 100 photos',
+    )
+    parser.add_argument(
+        '--where',
+        action='append',
+        default=[],
+        metavar='KEY=VALUE',
+        help='take only photos whose entry has this value, such as split=val',
+    )
+    parser.add_argument(
+        '--min-score',
+        type=float,
+        default=MIN_POSE_SCORE,
+        metavar='SCORE',
+        help=f'score from which a pose that is nobody counts as false ({MIN_POSE_SCORE})',
+    )
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write all figures to a file')
+    parser.add_argument('--plot', type=Path, metavar='FILE', help='draw accuracy against time')
+    parser.add_argument(
+        '--save-predictions',
+        type=Path,
+        metavar='FOLDER',
+        help='write the poses of each setting as a COCO results file',
+    )
+    add_estimation_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    photos = _photos(options)
+    evaluations = []
+    for path in options.predictions:
+        poses = read_predictions(path, photos)
+        result = accuracy(photos, poses, min_score=options.min_score)
+        evaluations.append(Evaluation(path.stem, result, poses, ()))
+    settings = _settings(options)
+    evaluations += evaluate(settings, photos, options.images, options.min_score, with_progress)
+    print(_table(evaluations))
+    print()
+    print(_table_of_heights(evaluations))
+    if options.tune is not None:
+        print()
+        print(_proposal(evaluations, settings, options.tune))
+    if options.json is not None:
+        described = {setting.name: setting for setting in settings}
+        write_json(options.json, [_to_json(e, described.get(e.name)) for e in evaluations], 1)
+    if options.plot is not None:
+        _plot(evaluations, options.plot)
+    if options.save_predictions is not None:
+        options.save_predictions.mkdir(parents=True, exist_ok=True)
+        for i, evaluation in enumerate(evaluations):
+            path = options.save_predictions / f'{i}.json'
+            write_json(path, to_results(evaluation.poses))
+            print(f'{path}: {evaluation.name}')
+
+
+def _photos(options: argparse.Namespace) -> list[Photo]:
+    """The labelled photos that are there; only predictions need no photos."""
+    where = {}
+    for text in options.where:
+        key, equals, value = text.partition('=')
+        if not equals:
+            raise ConfigError(f'Invalid --where {text}. Should be KEY=VALUE')
+        where[key] = value
+    photos = read_labels(options.annotations, where)
+    if options.predictions and not options.setting and options.tune is None:
+        return photos
+    there = [photo for photo in photos if (options.images / photo.file_name).is_file()]
+    missing = [photo.file_name for photo in photos if photo not in there]
+    if not there:
+        raise LabelError(
+            f'{options.images} has none of the {len(photos)} photos of {options.annotations}, such '
+            f'as {photos[0].file_name}'
+        )
+    if missing:
+        print(
+            f'posenet: {len(missing)} of {len(photos)} photos are not in {options.images} and left '
+            f'out, such as {missing[0]}',
+            file=sys.stderr,
+        )
+    return there
+
+
+def _settings(options: argparse.Namespace) -> list[Setting]:
+    base = _setting('as given', options)
+    if options.tune is not None:
+        if options.tune <= 0 or not math.isfinite(options.tune):
+            raise ConfigError(f'Invalid --tune {options.tune}. Should be milliseconds above 0')
+        photos = _photos(options)
+        return fast_enough(
+            with_progress(list(candidates(base))), photos, options.images, options.tune
+        )
+    if not options.setting:
+        return [] if options.predictions else [base]
+    parser = argparse.ArgumentParser(prog='posenet evaluate --setting', add_help=False)
+    add_estimation_options(parser)
+    settings = []
+    for text in options.setting:
+        name, colon, rest = text.partition(':')
+        if not colon or name.lstrip().startswith('-'):
+            name, rest = text, text
+        given = parser.parse_args(shlex.split(rest))
+        settings.append(
+            _setting(name.strip(), argparse.Namespace(**{**vars(options), **vars(given)}))
+        )
+    if len({setting.name for setting in settings}) < len(settings):
+        raise ConfigError('two settings have the same name')
+    return settings
+
+
+def _setting(name: str, options: argparse.Namespace) -> Setting:
+    return Setting(
+        name,
+        config_from(ModelConfig, options),
+        config_from(DecoderConfig, options),
+        runtime_from(options),
+    )
+
+
+def _table(evaluations: Sequence[Evaluation]) -> str:
+    if not evaluations:
+        return 'nothing was fast enough'
+    first = evaluations[0].accuracy
+    timed = [e for e in evaluations if e.milliseconds]
+    on_frontier = frontier(evaluations)
+    width = max(len(e.name) for e in evaluations) + 2
+    lines = [
+        f'{first.photos} photos, {first.people} labelled people',
+        f'{"":{width}}{"AP":>6}{"AP50":>7}{"AP75":>7}{"AR":>7}{"OKS":>7}{"found":>7}{"false":>7}'
+        f'{"in 1 d":>8}{"in 2 d":>8}{"ms":>8}{"p95":>8}{"times":>7}',
+    ]
+    for e in evaluations:
+        a = e.accuracy
+        figures = f'{a.ap:6.3f}{a.ap50:7.3f}{a.ap75:7.3f}{a.ar:7.3f}{a.oks:7.3f}{a.found:7.3f}'
+        figures += f'{a.false_people:7.2f}{_share(a.within_one_deviation)}'
+        figures += _share(a.within_two_deviations)
+        if e.milliseconds:
+            figures += f'{e.mean_milliseconds:8.1f}{e.p95_milliseconds:8.1f}'
+            figures += f'{e.times_as_long_as(timed[0]):7.2f}{" *" * (e in on_frontier)}'
+        lines.append(f'{e.name:{width}}{figures}')
+    lines += [
+        'OKS and found: over all labelled people; false: poses a photo that are nobody; in 1 d, in '
+        '2 d: share of found',
+        "people's coordinates within one and two deviations; times: as long as the first; *: "
+        'nothing faster is as good',
+    ]
+    return '\n'.join(lines)
+
+
+def _share(value: float) -> str:
+    return f'{"-":>8}' if math.isnan(value) else f'{100 * value:7.0f}%'
+
+
+def _table_of_heights(evaluations: Sequence[Evaluation]) -> str:
+    """OKS and found by the height of a person's box in the network's input."""
+    if not evaluations:
+        return ''
+    width = max(len(e.name) for e in evaluations) + 2
+    groups = evaluations[0].accuracy.by_height
+    names = [_range(g.from_height, g.to_height) for g in groups]
+    lines = [
+        "By the height of a person's box, in pixels of the network's input (of the photo, for "
+        'predictions): people, OKS, found',
+        ' ' * width + ''.join(f'{name:>19}' for name in names),
+    ]
+    for e in evaluations:
+        cells = [
+            f'{g.people:7}{g.oks:6.2f}{g.found:6.2f}' if g.people else f'{"-":>19}'
+            for g in e.accuracy.by_height
+        ]
+        lines.append(f'{e.name:{width}}' + ''.join(cells))
+    return '\n'.join(lines)
+
+
+def _range(low: float, high: float) -> str:
+    return f'over {low:.0f}' if math.isinf(high) else f'{low:.0f} to {high:.0f}'
+
+
+def _proposal(
+    evaluations: Sequence[Evaluation], settings: Sequence[Setting], milliseconds: float
+) -> str:
+    """The best setting within the time, as options and as parameters of the node."""
+    by_name = {setting.name: setting for setting in settings}
+    allowed = [e for e in evaluations if e.name in by_name and e.p95_milliseconds <= milliseconds]
+    if not allowed:
+        raise PoseNetError(f'no setting that was tried takes at most {milliseconds:g} ms here')
+    best = max(allowed, key=lambda e: (round(e.accuracy.ap, 3), -e.mean_milliseconds))
+    setting = by_name[best.name]
+    changed = _changed(setting)
+    flags = ' '.join(f'--{name.replace("_", "-")} {_text(v)}' for name, v in changed.items())
+    lines = [
+        f'Within {milliseconds:g} ms: {best.name}: AP {best.accuracy.ap:.3f}, '
+        f'{100 * best.accuracy.found:.0f}% of people found, {best.mean_milliseconds:.1f} ms '
+        f'(p95 {best.p95_milliseconds:.1f})',
+        f'    posenet estimate {flags}',
+        '    /**:',
+        '      ros__parameters:',
+        *(f'        {name}: {_text(value)}' for name, value in changed.items()),
+    ]
+    if best.accuracy.people < 200:
+        lines.append(
+            f'{best.accuracy.people} people are few: differences of AP below 0.05 may be chance'
+        )
+    return '\n'.join(lines)
+
+
+def _changed(setting: Setting) -> dict[str, Any]:
+    """The options that are not the library's defaults, or that the node has other defaults for."""
+    always = ('input_aspect', 'input_resolution', 'decoder', 'attention')
+    values: dict[str, Any] = {}
+    for config in (setting.model, setting.decoder, setting.runtime):
+        default = type(config)()
+        for option in fields(config):
+            value = getattr(config, option.name)
+            if option.name == 'allow_spinning':
+                continue
+            if option.name in always or value != getattr(default, option.name):
+                values[option.name] = value
+    return values
+
+
+def _text(value: Any) -> str:
+    return 'x'.join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _to_json(evaluation: Evaluation, setting: Setting | None) -> dict[str, Any]:
+    figures: dict[str, Any] = asdict(evaluation.accuracy)
+    figures['by_height'] = [asdict(group) for group in evaluation.accuracy.by_height]
+    result: dict[str, Any] = {'name': evaluation.name, **figures}
+    if evaluation.milliseconds:
+        result['milliseconds'] = {
+            'mean': evaluation.mean_milliseconds,
+            'p95': evaluation.p95_milliseconds,
+            'photos': list(evaluation.milliseconds),
+        }
+    if setting is not None:
+        result['options'] = {
+            **asdict(setting.model),
+            **asdict(setting.decoder),
+            **asdict(setting.runtime),
+        }
+    return result
+
+
+def _plot(evaluations: Sequence[Evaluation], path: Path) -> None:
+    """AP against mean milliseconds, with the frontier as a line."""
+    try:
+        import matplotlib
+    except ModuleNotFoundError as error:
+        raise PoseNetError('a plot needs the Python package matplotlib') from error
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    timed = [e for e in evaluations if e.milliseconds]
+    if not timed:
+        raise PoseNetError('nothing to plot: predictions have no times')
+    best = frontier(evaluations)
+    figure, axes = pyplot.subplots(figsize=(9, 6))
+    axes.step(
+        [e.mean_milliseconds for e in best], [e.accuracy.ap for e in best], where='post',
+        color='C0', alpha=0.5, label='nothing faster is as good',
+    )  # fmt: skip
+    for e in timed:
+        colour = 'C0' if e in best else '0.6'
+        axes.plot(e.mean_milliseconds, e.accuracy.ap, 'o', color=colour)
+        axes.annotate(
+            e.name, (e.mean_milliseconds, e.accuracy.ap), xytext=(5, -3 if e in best else -9),
+            textcoords='offset points', fontsize=7, color=colour,
+        )  # fmt: skip
+    for e in evaluations:
+        if not e.milliseconds:
+            axes.axhline(e.accuracy.ap, linestyle=':', color='C1')
+            axes.annotate(e.name, (0, e.accuracy.ap), fontsize=7, color='C1')
+    a: Accuracy = timed[0].accuracy
+    axes.set(
+        xlabel='milliseconds a photo',
+        ylabel='average precision (COCO keypoints)',
+        title=f'{a.photos} photos, {a.people} labelled people',
+    )
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(loc='lower right')
+    figure.tight_layout()
+    with atomic_path(path) as part:
+        figure.savefig(part, dpi=110)
+    pyplot.close(figure)

@@ -1,0 +1,192 @@
+"""How good poses are, held against people's own labels: COCO's average precision, and more.
+
+Average precision and recall come from pycocotools. The rest is said over all labelled people,
+because precision alone hides who was not found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from posenet_ros.core.decode import Pose
+from posenet_ros.core.keypoints import COCO_SIGMAS, MIN_KEYPOINT_SCORE, MIN_POSE_SCORE
+from posenet_ros.errors import PoseNetError
+from posenet_ros.evaluation.labels import Person, Photo, to_coco, to_results
+
+FOUND_OKS = 0.5
+# Bounds of the heights, in pixels, that people are grouped by.
+HEIGHTS = (0, 30, 60, 120, 240, float('inf'))
+_TOLERANCES = np.square(2 * np.array(COCO_SIGMAS))
+
+
+@dataclass(frozen=True)
+class SizeGroup:
+    """People of some height."""
+
+    from_height: float  # pixels
+    to_height: float
+    people: int
+    oks: float  # mean; NaN without people
+    found: float  # share
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How good the poses of some photos are."""
+
+    photos: int
+    people: int  # that have to be found
+    ap: float  # COCO's average precision over OKS .5 to .95
+    ap50: float
+    ap75: float
+    ar: float  # COCO's average recall
+    oks: float  # mean over all people; 0 for those who were missed
+    found: float  # share of people with an OKS of 0.5 or more
+    false_people: float  # a photo: clear poses outside everybody's box
+    within_one_deviation: float  # share of the found people's labelled coordinates; NaN: not known
+    within_two_deviations: float
+    by_height: tuple[SizeGroup, ...]
+
+
+def accuracy(
+    photos: Sequence[Photo],
+    poses: Mapping[int, list[Pose]],
+    scale_of: Callable[[Photo], float] = lambda photo: 1.0,
+    min_score: float = MIN_POSE_SCORE,
+) -> Accuracy:
+    """Scores poses against labels.
+
+    Args:
+        photos: with their labels.
+        poses: by the photo's id, in pixels of the photo; a photo that is missing has none.
+        scale_of: pixels in which a person's height is given, per pixel of the photo: of the
+            network's input, for one.
+        min_score: of poses that count as false if they are nobody.
+
+    Raises:
+        PoseNetError: pycocotools is missing.
+    """
+    similarities, heights, ratios = [], [], []
+    false_people = 0
+    for photo in photos:
+        found = poses.get(photo.id, [])
+        people = [person for person in photo.people if person.counts]
+        table = np.array([similarity(found, person) for person in people])
+        best = [0.0] * len(people)
+        for i, j in _pairs(table):
+            best[i] = float(table[i, j])
+            if best[i] >= FOUND_OKS:
+                ratios.append(_errors_in_deviations(found[j], people[i]))
+        similarities += best
+        heights += [scale_of(photo) * person.box[3] for person in people]
+        false_people += sum(
+            pose.score >= min_score and not _is_somebody(pose, photo) for pose in found
+        )
+    oks, height = np.array(similarities), np.array(heights)
+    errors = np.concatenate([*ratios, np.zeros(0)])
+    ap, ap50, ap75, ar = _coco(photos, poses)
+    return Accuracy(
+        photos=len(photos),
+        people=len(oks),
+        ap=ap,
+        ap50=ap50,
+        ap75=ap75,
+        ar=ar,
+        oks=_mean(oks),
+        found=_mean(oks >= FOUND_OKS),
+        false_people=false_people / len(photos),
+        within_one_deviation=_mean(errors <= 1),
+        within_two_deviations=_mean(errors <= 2),
+        by_height=tuple(
+            SizeGroup(low, high, int(here.sum()), _mean(oks[here]), _mean(oks[here] >= FOUND_OKS))
+            for low, high in itertools.pairwise(HEIGHTS)
+            for here in [(height >= low) & (height < high)]
+        ),
+    )
+
+
+def similarity(poses: Sequence[Pose], person: Person) -> np.ndarray:
+    """COCO's object keypoint similarity, OKS, of poses with a labelled person: (n,), 0 to 1.
+
+    Source: https://cocodataset.org/#keypoints-eval
+    """
+    if not poses:
+        return np.zeros(0)
+    keypoints = np.array([pose.keypoints[person.labelled] for pose in poses])
+    squares = np.square(keypoints - person.keypoints[person.labelled]).sum(axis=2)
+    allowed = 2 * (person.area + np.spacing(1)) * _TOLERANCES[person.labelled]
+    result: np.ndarray = np.exp(-squares / allowed).mean(axis=1)
+    return result
+
+
+def _pairs(table: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs of rows and columns, the highest value first, each row and column once."""
+    pairs: list[tuple[int, int]] = []
+    if table.size == 0:
+        return pairs
+    table = table.copy()
+    while table.max() > 0:
+        i, j = (int(k) for k in np.unravel_index(int(table.argmax()), table.shape))
+        pairs.append((i, j))
+        table[i, :] = table[:, j] = 0
+    return pairs
+
+
+def _errors_in_deviations(pose: Pose, person: Person) -> np.ndarray:
+    """Errors of the labelled keypoints along both axes, in deviations; empty if not known."""
+    known = person.labelled & np.isfinite(pose.keypoint_deviations)
+    errors = np.abs(pose.keypoints[known] - person.keypoints[known])
+    result: np.ndarray = (errors / pose.keypoint_deviations[known, None]).ravel()
+    return result
+
+
+def _is_somebody(pose: Pose, photo: Photo) -> bool:
+    """Whether the middle of a pose lies in the box of anybody: labelled or not, or of a crowd."""
+    clear = pose.keypoint_scores >= MIN_KEYPOINT_SCORE
+    x, y = pose.keypoints[clear if clear.any() else slice(None)].mean(axis=0)
+    return any(
+        left <= x <= left + width and top <= y <= top + height
+        for left, top, width, height in (person.box for person in photo.people)
+    )
+
+
+def _coco(
+    photos: Sequence[Photo], poses: Mapping[int, list[Pose]]
+) -> tuple[float, float, float, float]:
+    """AP, AP50, AP75 and AR, by COCO's own tool."""
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ModuleNotFoundError as error:
+        if (error.name or '').split('.')[0] not in ('pycocotools', 'matplotlib'):
+            raise
+        raise PoseNetError(
+            'average precision needs the Python package pycocotools: pip install pycocotools'
+        ) from error
+    ids = [photo.id for photo in photos]
+    results = to_results({i: poses[i] for i in ids if poses.get(i)})
+    if not any(person.counts for photo in photos for person in photo.people):
+        return (float('nan'),) * 4
+    if not results:
+        return (0.0,) * 4
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
+        labels = COCO()
+        labels.dataset = to_coco(list(photos))
+        labels.createIndex()
+        judge = COCOeval(labels, labels.loadRes(results), 'keypoints')
+        judge.params.imgIds = ids
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    ap, ap50, ap75, _, _, ar, *_ = (float(value) for value in judge.stats)
+    return ap, ap50, ap75, ar
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float('nan')

@@ -1,0 +1,167 @@
+"""Settings against labelled photos: how good each is, how long it takes, and which to choose."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig
+from posenet_ros.core.decode import Pose
+from posenet_ros.core.keypoints import MIN_POSE_SCORE
+from posenet_ros.core.preprocess import Letterbox
+from posenet_ros.estimator import PoseNet
+from posenet_ros.evaluation.accuracy import Accuracy, accuracy
+from posenet_ros.evaluation.labels import Photo
+from posenet_ros.io.photos import read_image
+
+# What `tune` tries: input sizes, precisions of CPUs and of GPUs, and close-ups.
+RESOLUTIONS = (193, 257, 321, 385, 449, 513, 641)
+PRECISIONS = {'onnxruntime': ('int8', 'fp32'), 'tensorrt': ('int8', 'fp16')}
+CLOSEUPS = (0, 161, 193, 257)
+PHOTOS_TO_TIME = 8
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What `posenet estimate` can be told."""
+
+    name: str
+    model: ModelConfig = field(default_factory=ModelConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    def load(self) -> PoseNet:
+        return PoseNet.load(self.model, **asdict(self.runtime))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What became of a setting, or of somebody else's predictions (without times)."""
+
+    name: str
+    accuracy: Accuracy
+    poses: Mapping[int, list[Pose]]  # by the photo's id
+    milliseconds: tuple[float, ...]  # of each photo, in order; empty if not known
+
+    @property
+    def mean_milliseconds(self) -> float:
+        return float(np.mean(self.milliseconds)) if self.milliseconds else math.nan
+
+    @property
+    def p95_milliseconds(self) -> float:
+        return float(np.percentile(self.milliseconds, 95)) if self.milliseconds else math.nan
+
+    def times_as_long_as(self, other: Evaluation) -> float:
+        """Ratio of the total times: photo by photo, both ran one after the other."""
+        return self.mean_milliseconds / other.mean_milliseconds
+
+
+def evaluate(
+    settings: Sequence[Setting],
+    photos: Sequence[Photo],
+    folder: Path,
+    min_score: float = MIN_POSE_SCORE,
+    progress: Callable[[Iterable[Photo], int], Iterable[Photo]] = lambda items, total: items,
+) -> list[Evaluation]:
+    """Runs settings over photos and scores them.
+
+    All settings run on a photo before the next photo, so that what else the machine does falls on
+    all of them alike. The first run of an input size is not timed.
+
+    Args:
+        settings: to be compared.
+        photos: with their labels.
+        folder: that their file names are in.
+        min_score: of poses that count as false if they are nobody.
+        progress: wraps the photos, given their number.
+
+    Raises:
+        ImageError: a photo cannot be read.
+        PoseNetError: whatever loading and running a setting raises.
+    """
+    poses: list[dict[int, list[Pose]]] = [{} for _ in settings]
+    times: list[list[float]] = [[] for _ in settings]
+    with contextlib.ExitStack() as stack:
+        nets = [stack.enter_context(setting.load()) for setting in settings]
+        known: list[set[tuple[int, int]]] = [set() for _ in settings]
+        for photo in progress(photos, len(photos)):
+            image = read_image(folder / photo.file_name)
+            for i, (setting, net) in enumerate(zip(settings, nets, strict=True)):
+                size = setting.model.input_size(*image.shape[:2])
+                if size not in known[i]:
+                    known[i].add(size)
+                    net.estimate([image], setting.decoder)
+                started = time.perf_counter()
+                poses[i][photo.id] = net.estimate([image], setting.decoder)[0]
+                times[i].append(1000 * (time.perf_counter() - started))
+    return [
+        Evaluation(
+            setting.name,
+            accuracy(photos, found, input_scale(setting.model), min_score),
+            found,
+            tuple(milliseconds),
+        )
+        for setting, found, milliseconds in zip(settings, poses, times, strict=True)
+    ]
+
+
+def input_scale(model: ModelConfig) -> Callable[[Photo], float]:
+    """Pixels of the network's input per pixel of a photo."""
+
+    def scale(photo: Photo) -> float:
+        size = model.input_size(photo.height, photo.width)
+        return 1 / Letterbox.fit(photo.height, photo.width, *size).scale
+
+    return scale
+
+
+def frontier(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """Those that nothing faster is as good as, the fastest first."""
+    best: list[Evaluation] = []
+    timed = [e for e in evaluations if e.milliseconds]
+    for evaluation in sorted(timed, key=lambda e: (e.mean_milliseconds, -e.accuracy.ap)):
+        if not best or evaluation.accuracy.ap > best[-1].accuracy.ap:
+            best.append(evaluation)
+    return best
+
+
+def candidates(base: Setting) -> Iterator[Setting]:
+    """Settings worth trying on this machine; what they do not set is the base's."""
+    with base.load() as net:
+        precisions = PRECISIONS[net.backend.name]
+    for precision in precisions:
+        for resolution in RESOLUTIONS:
+            for closeup in CLOSEUPS:
+                model = replace(
+                    base.model,
+                    input_aspect='image',
+                    input_resolution=resolution,
+                    attention='closeups' if closeup else 'off',
+                    closeup_resolution=closeup or base.model.closeup_resolution,
+                )
+                name = f'{resolution} {precision}' + f', close-ups of {closeup}' * bool(closeup)
+                yield Setting(
+                    name,
+                    model,
+                    replace(base.decoder, decoder='refined'),
+                    replace(base.runtime, precision=precision),
+                )
+
+
+def fast_enough(
+    settings: Iterable[Setting], photos: Sequence[Photo], folder: Path, milliseconds: float
+) -> list[Setting]:
+    """The settings whose median time, over a few photos, does not exceed a limit."""
+    some = photos[:: max(1, len(photos) // PHOTOS_TO_TIME)]
+    chosen = []
+    for setting in settings:
+        (result,) = evaluate([setting], some, folder)
+        if np.median(result.milliseconds) <= milliseconds:
+            chosen.append(setting)
+    return chosen

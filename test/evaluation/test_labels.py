@@ -1,0 +1,134 @@
+"""Labels and predictions in COCO's keypoint format, and in those of others."""
+
+import json
+
+import numpy as np
+import pytest
+
+from posenet_ros.core.keypoints import KEYPOINT_NAMES
+from posenet_ros.errors import LabelError
+from posenet_ros.evaluation.labels import (
+    read_labels,
+    read_predictions,
+    to_coco,
+    to_results,
+)
+
+
+def coco_file(tmp_path, **changes):
+    keypoints = np.zeros((17, 3))
+    keypoints[:3] = [(10, 20, 2), (12, 18, 1), (0, 0, 0)]
+    content = {
+        'images': [{'id': 7, 'file_name': 'a.jpg', 'height': 80, 'width': 100, 'split': 'val'}],
+        'annotations': [
+            {
+                'image_id': 7,
+                'category_id': 1,
+                'keypoints': keypoints.ravel().tolist(),
+                'bbox': [5, 10, 20, 40],
+                'area': 300.0,
+                'iscrowd': 0,
+            },
+            {'image_id': 7, 'category_id': 1, 'bbox': [0, 0, 50, 50], 'area': 9.0, 'iscrowd': 1},
+            {'image_id': 7, 'category_id': 2, 'bbox': [0, 0, 9, 9], 'area': 9.0},  # a bicycle
+        ],
+        'categories': [
+            {'id': 1, 'name': 'person', 'keypoints': coco_names()},
+            {'id': 2, 'name': 'bicycle'},
+        ],
+    } | changes
+    path = tmp_path / 'labels.json'
+    path.write_text(json.dumps(content))
+    return path
+
+
+def coco_names():
+    return [''.join(f'_{c.lower()}' if c.isupper() else c for c in n) for n in KEYPOINT_NAMES]
+
+
+def test_people_crowds_and_unlabelled_people_are_told_apart(tmp_path):
+    (photo,) = read_labels(coco_file(tmp_path))
+    assert (photo.id, photo.file_name, photo.height, photo.width) == (7, 'a.jpg', 80, 100)
+    person, crowd = photo.people
+    assert person.counts and person.labelled.sum() == 2
+    assert person.keypoints[:2].tolist() == [[10, 20], [12, 18]]
+    assert (person.area, person.box) == (300, (5, 10, 20, 40))
+    assert crowd.crowd and not crowd.counts
+
+
+def test_other_data_sets_keypoints_are_taken_by_their_names(tmp_path):
+    """As CrowdPose has them: fourteen in another order, two that COCO lacks, and no area."""
+    names = ['left_shoulder', 'right_shoulder', 'head', 'neck', 'left_ankle']
+    annotation = {
+        'image_id': 7,
+        'category_id': 1,
+        'keypoints': [1, 2, 2, 3, 4, 2, 5, 6, 2, 7, 8, 2, 9, 10, 1],
+        'bbox': [0, 0, 10, 20],
+    }
+    path = coco_file(
+        tmp_path,
+        annotations=[annotation],
+        categories=[{'id': 1, 'name': 'person', 'keypoints': names}],
+    )
+    (photo,) = read_labels(path)
+    (person,) = photo.people
+    found = {KEYPOINT_NAMES[i] for i in np.flatnonzero(person.labelled)}
+    assert found == {'leftShoulder', 'rightShoulder', 'leftAnkle'}
+    assert person.keypoints[KEYPOINT_NAMES.index('leftAnkle')].tolist() == [9, 10]
+    assert person.area == pytest.approx(0.53 * 200)
+
+
+def test_photos_are_chosen_by_the_values_of_their_entry(tmp_path):
+    path = coco_file(tmp_path)
+    assert len(read_labels(path, {'split': 'val'})) == 1
+    with pytest.raises(LabelError, match=r"has no images with \{'split': 'train'\}"):
+        read_labels(path, {'split': 'train'})
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ('no json', 'is not JSON'),
+        ('[]', 'is not a COCO file'),
+        ('{"images": [{"id": 1}], "annotations": []}', "keypoint format: KeyError 'file_name'"),
+        ('{"images": [], "annotations": []}', 'has no images'),
+        ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "dog"}]}', 'category'),
+        (
+            '{"images": [], "annotations": [{"image_id": 1, "keypoints": [1, 2]}]}',
+            'keypoint format: ValueError',
+        ),
+    ],
+)
+def test_other_files_are_refused_with_a_reason(tmp_path, content, message):
+    path = tmp_path / 'labels.json'
+    path.write_text(content)
+    with pytest.raises(LabelError, match=message):
+        read_labels(path)
+    with pytest.raises(LabelError, match='cannot read'):
+        read_labels(tmp_path / 'missing.json')
+
+
+def test_predictions_come_back_as_they_were_written(tmp_path):
+    photos = read_labels(coco_file(tmp_path))
+    keypoints = np.column_stack([np.arange(17.0), np.arange(17.0) * 2, np.linspace(0, 1, 17)])
+    results = [
+        {'image_id': 7, 'category_id': 1, 'score': 0.5, 'keypoints': keypoints.ravel().tolist()},
+        {'image_id': 99, 'category_id': 1, 'score': 0.5, 'keypoints': [0.0] * 51},
+    ]
+    path = tmp_path / 'results.json'
+    path.write_text(json.dumps(results))
+    poses = read_predictions(path, photos)
+    assert to_results(poses) == results[:1]  # the other photo has no labels
+    path.write_text('[{"image_id": 7, "score": 1, "keypoints": [1, 2, 3]}]')
+    with pytest.raises(LabelError, match='pose 0: should have image_id'):
+        read_predictions(path, photos)
+    path.write_text('{}')
+    with pytest.raises(LabelError, match='should be a list of poses'):
+        read_predictions(path, photos)
+
+
+def test_the_data_set_for_cocos_tools_is_the_same(tmp_path):
+    dataset = to_coco(read_labels(coco_file(tmp_path)))
+    first, crowd = dataset['annotations']
+    assert first['num_keypoints'] == 2 and first['keypoints'][:6] == [10, 20, 2, 12, 18, 2]
+    assert crowd['iscrowd'] == 1 and crowd['num_keypoints'] == 0
