@@ -192,7 +192,8 @@ class Pipeline:
             'publish': time.perf_counter() - started,
         }
         latency = self._latency(camera, header, times.inference)
-        camera.statistics.image_processed(len(published), {**latency, **stages})
+        people = sum(pose.score >= values['min_pose_score'] for pose in published)
+        camera.statistics.image_processed(people, {**latency, **stages})
         if camera.overlays_wanted():
             self._overlays.put(camera.name, Overlay(header, image, poses))
 

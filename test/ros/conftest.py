@@ -6,9 +6,12 @@ import os
 import random
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 
+from posenet_ros import Pose, PoseNet
 from posenet_ros.ros.fastdds import this_machine_alone
+from posenet_ros.ros.parameters import PARAMETERS, decoder_config, model_config
 
 rclpy = pytest.importorskip('rclpy', reason='ROS 2 is not on this machine')
 pytest.importorskip('posenet_ros.msg', reason='the messages are not built: make env')
@@ -18,6 +21,8 @@ os.environ.update(this_machine_alone(os.environ))
 os.environ['ROS_DOMAIN_ID'] = str(random.randint(1, 100))
 
 from ros_processes import Peer, Process, yaml  # noqa: E402
+
+NodePoses = Callable[[np.ndarray], list[Pose]]
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -46,6 +51,15 @@ def start() -> Iterator[Callable[..., Process]]:
     yield launch
     for process in processes:
         process.stop()  # a killed process leaves its 64 MB of shared memory behind
+
+
+@pytest.fixture(scope='session')
+def node_poses(default_model_config, net) -> Iterator[NodePoses]:
+    """The poses that the node finds by default: by the library, with the node's options."""
+    values = {spec.name: spec.default for spec in PARAMETERS}
+    values['model_url'] = default_model_config.model_url or ''
+    with PoseNet.load(model_config(values)) as loaded:
+        yield lambda image: loaded.estimate([image], decoder_config(values))[0]
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from builtin_interfaces.msg import Time as TimeMessage
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from goldens import ROOT
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from posenet_ros.msg import ModelInfo, PoseArray
@@ -31,6 +32,7 @@ from std_srvs.srv import SetBool
 from visualization_msgs.msg import Marker, MarkerArray
 
 from posenet_ros import KEYPOINT_NAMES
+from posenet_ros.core.keypoints import MIN_POSE_SCORE
 from posenet_ros.ros.parameters import PARAMETERS
 
 pytestmark = pytest.mark.slow
@@ -70,6 +72,10 @@ def camera(peer):
     return Camera(peer)
 
 
+def clear_people(message):
+    return [person for person in message.poses if person.score >= MIN_POSE_SCORE]
+
+
 def parameter(name, value):
     kinds = {bool: (1, 'bool_value'), int: (2, 'integer_value'), float: (3, 'double_value'),
              str: (4, 'string_value')}  # fmt: skip
@@ -97,11 +103,12 @@ def set_parameters(peer, **values):
 # Images in, poses out.
 
 
+@pytest.mark.parametrize('preset', ['', 'reference'])
 def test_poses_are_the_librarys_and_the_header_is_the_images(
-    start_node, peer, camera, net, astronaut
+    start_node, peer, camera, net, node_poses, astronaut, preset
 ):
     poses = peer.collect(PoseArray, f'{NODE}/poses')
-    start_node()
+    start_node(*(('--params-file', str(ROOT / f'config/{preset}.yaml')) if preset else ()))
     camera.wait_for_node()
     message = as_image(astronaut, frame_id='some_optical_frame')
     camera.send_until(message, lambda: poses)
@@ -109,14 +116,16 @@ def test_poses_are_the_librarys_and_the_header_is_the_images(
     assert received.header.frame_id == 'some_optical_frame'
     assert received.header.stamp.sec > 0
     assert (received.image_width, received.image_height) == (512, 512)
-    expected = net.estimate_multiple_poses(astronaut)
-    assert len(received.poses) == len(expected) == 1
+    expected = net.estimate_multiple_poses(astronaut) if preset else node_poses(astronaut)
+    assert len(received.poses) == len(expected) >= 1
     for person, pose in zip(received.poses, expected, strict=True):
         assert person.track_id == person.UNTRACKED
         assert person.score == pytest.approx(pose.score, abs=1e-5)
         assert [keypoint.id for keypoint in person.keypoints] == list(range(17))
         points = [(keypoint.x, keypoint.y) for keypoint in person.keypoints]
         assert np.allclose(points, pose.keypoints, atol=0.01)
+        deviations = [keypoint.deviation for keypoint in person.keypoints]
+        assert np.allclose(deviations, pose.keypoint_deviations, rtol=1e-4)
 
 
 def test_every_header_comes_back_verbatim_also_without_people(start_node, peer, camera):
@@ -194,7 +203,7 @@ def test_compressed_images(start_node, peer, astronaut):
     camera.wait_for_node()
     _, jpeg = cv2.imencode('.jpg', astronaut[..., ::-1])
     message = CompressedImage(format='jpeg', data=array.array('B', jpeg.tobytes()))
-    camera.send_until(message, lambda: poses and len(poses[-1].poses) == 1)
+    camera.send_until(message, lambda: poses and len(clear_people(poses[-1])) == 1)
 
 
 def test_publisher_with_a_qos_that_cannot_match_is_named(start_node, peer):
@@ -229,7 +238,8 @@ def test_model_info_is_latched(start_node, peer, net):
     info = peer.collect(ModelInfo, f'{NODE}/model_info', LATCHED)
     assert peer.spin_until(lambda: info)
     assert (info[0].architecture, info[0].multiplier) == ('MobileNetV1', 0.75)
-    assert (info[0].output_stride, info[0].input_width, info[0].input_height) == (16, 257, 257)
+    assert (info[0].output_stride, info[0].input_aspect) == (16, 'image')
+    assert (info[0].input_width, info[0].input_height) == (433, 337)  # for 4:3
     assert (info[0].backend, info[0].precision) == ('onnxruntime', 'fp32')
     assert info[0].model_sha256 == net.model_sha256
     assert tuple(info[0].keypoint_names) == KEYPOINT_NAMES
@@ -250,7 +260,7 @@ def test_stamps_that_jump_back_do_not_stall_the_node(start_node, peer, camera, a
             return any(m.header.stamp.sec == second for m in poses)
 
         assert peer.spin_until(came)
-    assert all(len(m.poses) == 1 for m in poses)
+    assert all(len(clear_people(m)) == 1 for m in poses)
 
 
 def test_simulated_time_is_respected(start_node, peer, camera, astronaut):
@@ -290,7 +300,7 @@ def test_camera_that_is_unplugged_and_comes_back(start_node, peer, astronaut):
 
 
 def test_bag_played_into_the_node_gives_the_poses_of_the_bag_command(
-    start_node, peer, tmp_path, net, astronaut
+    start_node, peer, tmp_path, node_poses, astronaut
 ):
     rosbag2 = pytest.importorskip('rosbags.rosbag2', reason='the package rosbags is not installed')
     from rosbags.highlevel import AnyReader
@@ -313,7 +323,7 @@ def test_bag_played_into_the_node_gives_the_poses_of_the_bag_command(
                 data=pixels.reshape(-1),
             )  # fmt: skip
             writer.write(connection, 10**18 + i, store.serialize_cdr(message, bag.IMAGE_TYPE))
-    bag.add_poses(tmp_path / 'bag', tmp_path / 'out', net.estimate_multiple_poses)
+    bag.add_poses(tmp_path / 'bag', tmp_path / 'out', node_poses)
     poses = peer.collect(PoseArray, f'{NODE}/poses')
     start_node('-p', 'qos_overrides./image_raw.subscription.reliability:=reliable')
     camera = Camera(peer, reliability='reliable')
@@ -341,7 +351,7 @@ def test_bag_played_into_the_node_gives_the_poses_of_the_bag_command(
 
 
 def test_overlays_are_built_while_somebody_looks(start_node, peer, camera, astronaut):
-    start_node()
+    start_node('--params-file', str(ROOT / 'config/reference.yaml'))
     markers = peer.collect(MarkerArray, f'{NODE}/markers')
     annotated = peer.collect(Image, f'{NODE}/image_annotated')
     info_publisher = peer.create_publisher(CameraInfo, 'camera_info', 10)
@@ -384,7 +394,7 @@ def test_decoder_parameters_take_effect_while_running(start_node, peer, camera, 
     start_node()
     camera.wait_for_node()
     message = as_image(astronaut)
-    camera.send_until(message, lambda: poses and len(poses[-1].poses) == 1)
+    camera.send_until(message, lambda: poses and len(clear_people(poses[-1])) == 1)
     nose = poses[-1].poses[0].keypoints[0].x
     assert set_parameters(peer, flip_horizontal=True).successful
     poses.clear()
@@ -615,7 +625,7 @@ def test_lifecycle_without_autostart(start_node, peer, camera, astronaut):
     assert change_state(peer, Transition.TRANSITION_CONFIGURE)
     info = peer.collect(ModelInfo, f'{NODE}/model_info', LATCHED)
     assert peer.spin_until(lambda: info)
-    assert info[-1].input_width == 193
+    assert (info[-1].input_width, info[-1].input_height) == (225, 161)  # 193 squared, for 4:3
 
 
 def test_rounds_leave_no_thread_file_or_memory_behind(start_node, peer):
@@ -1136,6 +1146,47 @@ def test_cameras_share_a_model_and_none_starves(start_node, peer, astronaut):
     assert len(received['fast']) >= 3 * len(received['slow'])
     assert all(m.image_width == 60 and not m.poses for m in received['slow'])
     assert all(m.image_width == 256 and m.poses for m in received['fast'])
+
+
+def test_cameras_of_different_shapes_share_a_model(start_node, peer, node_poses, astronaut):
+    """Landscape, portrait and square; and one that changes its size while it runs."""
+    pictures = {
+        'wide': np.ascontiguousarray(astronaut[:288]),
+        'tall': np.ascontiguousarray(astronaut[:, 100:388]),
+        'square': astronaut,
+    }
+    received = {name: peer.collect(PoseArray, f'{NODE}/{name}/poses') for name in pictures}
+    start_node('-p', 'cameras:=[wide, tall, square]')
+    cameras = {name: Camera(peer, f'{name}/image_raw') for name in pictures}
+    for camera in cameras.values():
+        camera.wait_for_node()
+    for name, picture in pictures.items():
+        cameras[name].send_until(as_image(picture), lambda name=name: received[name])
+    changed = pictures['tall']  # the wide camera is turned
+    cameras['wide'].send_until(
+        as_image(changed), lambda: received['wide'][-1].image_height == 512, period=0.1
+    )
+    received['turned'], pictures['turned'] = received['wide'][-1:], changed
+    for name, picture in pictures.items():
+        message, expected = received[name][0], node_poses(picture)
+        assert (message.image_height, message.image_width) == picture.shape[:2]
+        assert len(message.poses) == len(expected) >= 1
+        for person, pose in zip(message.poses, expected, strict=True):
+            points = [(keypoint.x, keypoint.y) for keypoint in person.keypoints]
+            assert np.allclose(points, pose.keypoints, atol=0.01)
+
+
+def test_deviations_are_drawn_on_request(start_node, peer, camera, astronaut):
+    markers = peer.collect(MarkerArray, f'{NODE}/markers')
+    start_node()
+    camera.wait_for_node()
+    message = as_image(astronaut)
+    camera.send_until(message, lambda: markers and len(markers[-1].markers) > 1)
+    assert 'deviations' not in {marker.ns for marker in markers[-1].markers}
+    assert set_parameters(peer, show_deviations=True).successful
+    camera.send_until(
+        message, lambda: 'deviations' in {marker.ns for marker in markers[-1].markers}
+    )
 
 
 def test_broken_frames_of_one_camera_cost_the_other_nothing(start_node, peer, astronaut):

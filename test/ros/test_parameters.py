@@ -1,6 +1,10 @@
-import pytest
+import re
 
-from posenet_ros import ConfigError
+import pytest
+import yaml
+from goldens import ROOT
+
+from posenet_ros import ConfigError, DecoderConfig, ModelConfig
 from posenet_ros.ros.parameters import (
     PARAMETERS,
     SPECS,
@@ -12,12 +16,31 @@ from posenet_ros.ros.parameters import (
 DEFAULTS = {spec.name: spec.default for spec in PARAMETERS}
 
 
-def test_defaults_are_allowed_and_are_the_librarys():
-    from posenet_ros import DecoderConfig, ModelConfig
-
+def test_defaults_are_allowed_and_are_the_librarys_but_for_a_few():
     assert checked_values(DEFAULTS) == DEFAULTS
-    assert model_config(DEFAULTS) == ModelConfig()
-    assert decoder_config(DEFAULTS) == DecoderConfig()
+    assert model_config(DEFAULTS) == ModelConfig(input_resolution=385, input_aspect='image')
+    assert decoder_config(DEFAULTS) == DecoderConfig(decoder='refined', max_detections=20)
+
+
+PRESETS = sorted(path for path in (ROOT / 'config').glob('*.yaml') if path.stem != 'posenet')
+
+
+@pytest.mark.parametrize('path', PRESETS, ids=lambda path: path.stem)
+def test_presets_are_allowed_and_say_what_they_find_and_cost(path):
+    text = path.read_text()
+    values = checked_values(yaml.safe_load(text)['/**']['ros__parameters'])
+    assert any(value != DEFAULTS[name] for name, value in values.items())
+    described = text[: text.index('/**:')]
+    assert re.search(r'Finds \d+%', described) and '(AP 0.' in described
+    assert re.search(r'\d+ ms', described)
+    model_config({**DEFAULTS, **values})
+    decoder_config({**DEFAULTS, **values})
+
+
+def test_the_preset_of_the_reference_is_the_librarys_default():
+    values = yaml.safe_load((ROOT / 'config/reference.yaml').read_text())['/**']['ros__parameters']
+    assert model_config({**DEFAULTS, **values}) == ModelConfig()
+    assert decoder_config({**DEFAULTS, **values}) == DecoderConfig()
 
 
 def test_every_parameter_is_described():
