@@ -11,6 +11,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from posenet_ros.commands.options import (
     add_estimation_options,
     config_from,
@@ -32,6 +34,8 @@ from posenet_ros.evaluation.settings import (
     frontier,
 )
 from posenet_ros.io.atomic_file import atomic_path
+
+MOST_NAMES = 20  # settings whose names are all drawn; of more, only those on the frontier
 
 
 def add_parser(commands: Any) -> None:
@@ -86,6 +90,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all figures to a file')
     parser.add_argument('--plot', type=Path, metavar='FILE', help='draw accuracy against time')
     parser.add_argument(
+        '--plot-deviations',
+        type=Path,
+        metavar='FILE',
+        help='draw how many errors are within how many deviations',
+    )
+    parser.add_argument(
         '--save-predictions',
         type=Path,
         metavar='FOLDER',
@@ -115,6 +125,8 @@ def run(options: argparse.Namespace) -> None:
         write_json(options.json, [_to_json(e, described.get(e.name)) for e in evaluations], 1)
     if options.plot is not None:
         _plot(evaluations, options.plot)
+    if options.plot_deviations is not None:
+        _plot_deviations(evaluations, options.plot_deviations)
     if options.save_predictions is not None:
         options.save_predictions.mkdir(parents=True, exist_ok=True)
         for i, evaluation in enumerate(evaluations):
@@ -201,8 +213,8 @@ def _table(evaluations: Sequence[Evaluation]) -> str:
     for e in evaluations:
         a = e.accuracy
         figures = f'{a.ap:6.3f}{a.ap50:7.3f}{a.ap75:7.3f}{a.ar:7.3f}{a.oks:7.3f}{a.found:7.3f}'
-        figures += f'{a.false_people:7.2f}{_share(a.within_one_deviation)}'
-        figures += _share(a.within_two_deviations)
+        figures += f'{a.false_people:7.2f}{_share(a.deviations.within_one)}'
+        figures += _share(a.deviations.within_two)
         if e.milliseconds:
             figures += f'{e.mean_milliseconds:8.1f}{e.p95_milliseconds:8.1f}'
             figures += f'{e.times_as_long_as(timed[0]):7.2f}{" *" * (e in on_frontier)}'
@@ -225,8 +237,7 @@ def _table_of_heights(evaluations: Sequence[Evaluation]) -> str:
     if not evaluations:
         return ''
     width = max(len(e.name) for e in evaluations) + 2
-    groups = evaluations[0].accuracy.by_height
-    names = [_range(g.from_height, g.to_height) for g in groups]
+    names = [group.name for group in evaluations[0].accuracy.by_height]
     lines = [
         "By the height of a person's box, in pixels of the network's input (of the photo, for "
         'predictions): people, OKS, found',
@@ -239,10 +250,6 @@ def _table_of_heights(evaluations: Sequence[Evaluation]) -> str:
         ]
         lines.append(f'{e.name:{width}}' + ''.join(cells))
     return '\n'.join(lines)
-
-
-def _range(low: float, high: float) -> str:
-    return f'over {low:.0f}' if math.isinf(high) else f'{low:.0f} to {high:.0f}'
 
 
 def _proposal(
@@ -294,7 +301,9 @@ def _text(value: Any) -> str:
 
 def _to_json(evaluation: Evaluation, setting: Setting | None) -> dict[str, Any]:
     figures: dict[str, Any] = asdict(evaluation.accuracy)
-    figures['by_height'] = [asdict(group) for group in evaluation.accuracy.by_height]
+    del figures['errors_in_deviations']
+    for name in ('by_height', 'deviations_by_part', 'deviations_by_height'):
+        figures[name] = list(figures[name])  # JSON has no tuples
     result: dict[str, Any] = {'name': evaluation.name, **figures}
     if evaluation.milliseconds:
         result['milliseconds'] = {
@@ -313,13 +322,7 @@ def _to_json(evaluation: Evaluation, setting: Setting | None) -> dict[str, Any]:
 
 def _plot(evaluations: Sequence[Evaluation], path: Path) -> None:
     """AP against mean milliseconds, with the frontier as a line."""
-    try:
-        import matplotlib
-    except ModuleNotFoundError as error:
-        raise PoseNetError('a plot needs the Python package matplotlib') from error
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
-
+    pyplot = _pyplot()
     timed = [e for e in evaluations if e.milliseconds]
     if not timed:
         raise PoseNetError('nothing to plot: predictions have no times')
@@ -332,10 +335,11 @@ def _plot(evaluations: Sequence[Evaluation], path: Path) -> None:
     for e in timed:
         colour = 'C0' if e in best else '0.6'
         axes.plot(e.mean_milliseconds, e.accuracy.ap, 'o', color=colour)
-        axes.annotate(
-            e.name, (e.mean_milliseconds, e.accuracy.ap), xytext=(5, -3 if e in best else -9),
-            textcoords='offset points', fontsize=7, color=colour,
-        )  # fmt: skip
+        if e in best or len(timed) <= MOST_NAMES:
+            axes.annotate(
+                e.name, (e.mean_milliseconds, e.accuracy.ap), xytext=(6, -9),
+                textcoords='offset points', fontsize=7, color=colour,
+            )  # fmt: skip
     for e in evaluations:
         if not e.milliseconds:
             axes.axhline(e.accuracy.ap, linestyle=':', color='C1')
@@ -354,3 +358,45 @@ def _plot(evaluations: Sequence[Evaluation], path: Path) -> None:
     with atomic_path(path) as part:
         figure.savefig(part, dpi=110)
     pyplot.close(figure)
+
+
+def _plot_deviations(evaluations: Sequence[Evaluation], path: Path) -> None:
+    """Shares of errors within so many deviations, beside a normal distribution's."""
+    pyplot = _pyplot()
+    steps = np.linspace(0, 4, 161)
+    figure, (together, parts) = pyplot.subplots(1, 2, figsize=(12, 5))
+    for e in evaluations:
+        errors = e.accuracy.errors_in_deviations
+        if len(errors):
+            together.plot(steps, [float((errors <= step).mean()) for step in steps], label=e.name)
+    normal = [math.erf(step / math.sqrt(2)) for step in steps]
+    together.plot(steps, normal, 'k:', label='normal distribution')
+    together.set(xlabel='deviations', ylabel="share of found people's coordinates", ylim=(0, 1))
+    groups = evaluations[0].accuracy.deviations_by_part
+    names = [group.name for group in groups]
+    parts.barh(names, [group.within_two for group in groups], color='0.8', label='within two')
+    parts.barh(names, [group.within_one for group in groups], color='C0', label='within one')
+    parts.invert_yaxis()
+    for share in (0.683, 0.954):
+        parts.axvline(share, color='k', linestyle=':')
+    parts.set(title=evaluations[0].name, xlim=(0, 1))
+    for axes in (together, parts):
+        axes.grid(alpha=0.3)
+        axes.legend(loc='lower right', fontsize=8)
+    figure.tight_layout()
+    with atomic_path(path) as part:
+        figure.savefig(part, dpi=90)
+    pyplot.close(figure)
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ModuleNotFoundError as error:
+        raise PoseNetError(
+            'a plot needs the Python package matplotlib: pip install matplotlib'
+        ) from error
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    return pyplot

@@ -9,13 +9,19 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from posenet_ros.core.decode import Pose
-from posenet_ros.core.keypoints import COCO_SIGMAS, MIN_KEYPOINT_SCORE, MIN_POSE_SCORE
+from posenet_ros.core.keypoints import (
+    COCO_SIGMAS,
+    KEYPOINT_NAMES,
+    MIN_KEYPOINT_SCORE,
+    MIN_POSE_SCORE,
+)
 from posenet_ros.errors import PoseNetError
 from posenet_ros.evaluation.labels import Person, Photo, to_coco, to_results
 
@@ -29,11 +35,20 @@ _TOLERANCES = np.square(2 * np.array(COCO_SIGMAS))
 class SizeGroup:
     """People of some height."""
 
-    from_height: float  # pixels
-    to_height: float
+    name: str  # the range of heights in pixels
     people: int
     oks: float  # mean; NaN without people
     found: float  # share
+
+
+@dataclass(frozen=True)
+class DeviationGroup:
+    """Labelled keypoints of found people, and how their errors compare with their deviations."""
+
+    name: str  # of a part, or a range of heights; empty for all
+    coordinates: int  # two for each keypoint
+    within_one: float  # share of the coordinates; 0.68 for a normal distribution; NaN without any
+    within_two: float  # 0.95
 
 
 @dataclass(frozen=True)
@@ -49,9 +64,11 @@ class Accuracy:
     oks: float  # mean over all people; 0 for those who were missed
     found: float  # share of people with an OKS of 0.5 or more
     false_people: float  # a photo: clear poses outside everybody's box
-    within_one_deviation: float  # share of the found people's labelled coordinates; NaN: not known
-    within_two_deviations: float
     by_height: tuple[SizeGroup, ...]
+    deviations: DeviationGroup  # all together
+    deviations_by_part: tuple[DeviationGroup, ...]
+    deviations_by_height: tuple[DeviationGroup, ...]
+    errors_in_deviations: np.ndarray  # (coordinates,): error by deviation, of the found people
 
 
 def accuracy(
@@ -72,7 +89,11 @@ def accuracy(
     Raises:
         PoseNetError: pycocotools is missing.
     """
-    similarities, heights, ratios = [], [], []
+    similarities: list[float] = []
+    heights: list[float] = []
+    errors: list[np.ndarray] = []  # (keypoints, 2) in deviations
+    parts: list[np.ndarray] = []  # (keypoints,)
+    tall: list[np.ndarray] = []  # (keypoints,)
     false_people = 0
     for photo in photos:
         found = poses.get(photo.id, [])
@@ -82,14 +103,23 @@ def accuracy(
         for i, j in _pairs(table):
             best[i] = float(table[i, j])
             if best[i] >= FOUND_OKS:
-                ratios.append(_errors_in_deviations(found[j], people[i]))
+                error, part = _errors_in_deviations(found[j], people[i])
+                errors.append(error)
+                parts.append(part)
+                tall.append(np.full(len(part), scale_of(photo) * people[i].box[3]))
         similarities += best
         heights += [scale_of(photo) * person.box[3] for person in people]
         false_people += sum(
             pose.score >= min_score and not _is_somebody(pose, photo) for pose in found
         )
     oks, height = np.array(similarities), np.array(heights)
-    errors = np.concatenate([*ratios, np.zeros(0)])
+    error = np.concatenate([*errors, np.zeros((0, 2))])
+    part = np.concatenate([*parts, np.zeros(0, int)])
+    height_of_error = np.concatenate([*tall, np.zeros(0)])
+    ranges = [
+        (low, high, f'over {low:.0f}' if math.isinf(high) else f'{low:.0f} to {high:.0f}')
+        for low, high in itertools.pairwise(HEIGHTS)
+    ]
     ap, ap50, ap75, ar = _coco(photos, poses)
     return Accuracy(
         photos=len(photos),
@@ -101,14 +131,26 @@ def accuracy(
         oks=_mean(oks),
         found=_mean(oks >= FOUND_OKS),
         false_people=false_people / len(photos),
-        within_one_deviation=_mean(errors <= 1),
-        within_two_deviations=_mean(errors <= 2),
         by_height=tuple(
-            SizeGroup(low, high, int(here.sum()), _mean(oks[here]), _mean(oks[here] >= FOUND_OKS))
-            for low, high in itertools.pairwise(HEIGHTS)
+            SizeGroup(name, int(here.sum()), _mean(oks[here]), _mean(oks[here] >= FOUND_OKS))
+            for low, high, name in ranges
             for here in [(height >= low) & (height < high)]
         ),
+        deviations=_deviations('', error),
+        deviations_by_part=tuple(
+            _deviations(name, error[part == i]) for i, name in enumerate(KEYPOINT_NAMES)
+        ),
+        deviations_by_height=tuple(
+            _deviations(name, error[(height_of_error >= low) & (height_of_error < high)])
+            for low, high, name in ranges
+        ),
+        errors_in_deviations=error.ravel(),
     )
+
+
+def _deviations(name: str, errors: np.ndarray) -> DeviationGroup:
+    values = errors.ravel()
+    return DeviationGroup(name, len(values), _mean(values <= 1), _mean(values <= 2))
 
 
 def similarity(poses: Sequence[Pose], person: Person) -> np.ndarray:
@@ -138,12 +180,14 @@ def _pairs(table: np.ndarray) -> list[tuple[int, int]]:
     return pairs
 
 
-def _errors_in_deviations(pose: Pose, person: Person) -> np.ndarray:
-    """Errors of the labelled keypoints along both axes, in deviations; empty if not known."""
-    known = person.labelled & np.isfinite(pose.keypoint_deviations)
+def _errors_in_deviations(pose: Pose, person: Person) -> tuple[np.ndarray, np.ndarray]:
+    """Errors (n, 2) of the labelled keypoints whose deviation is known, in deviations; which parts.
+
+    Keypoints that are not clear count too: their deviations say so.
+    """
+    known = np.flatnonzero(person.labelled & np.isfinite(pose.keypoint_deviations))
     errors = np.abs(pose.keypoints[known] - person.keypoints[known])
-    result: np.ndarray = (errors / pose.keypoint_deviations[known, None]).ravel()
-    return result
+    return errors / pose.keypoint_deviations[known, None], known
 
 
 def _is_somebody(pose: Pose, photo: Photo) -> bool:

@@ -49,6 +49,7 @@ def run(labelled, *options):
 def test_settings_are_compared_as_a_table_json_and_a_plot(labelled, tmp_path, capsys):
     settings = ('plain: --decoder reference', 'shaped: --input-aspect image --decoder refined')
     outputs = ['--json', tmp_path / 'all.json', '--plot', tmp_path / 'plot.png']
+    outputs += ['--plot-deviations', tmp_path / 'deviations.png']
     assert run(labelled, '--setting', settings[0], '--setting', settings[1], *outputs) == 0
     printed = capsys.readouterr().out
     assert '2 photos, 1 labelled people' in printed
@@ -59,7 +60,9 @@ def test_settings_are_compared_as_a_table_json_and_a_plot(labelled, tmp_path, ca
     assert plain['options']['decoder'] == 'reference'
     assert shaped['options']['input_aspect'] == 'image' and shaped['oks'] > 0.9
     assert len(plain['milliseconds']['photos']) == 2
+    assert shaped['deviations']['coordinates'] > 0
     assert (tmp_path / 'plot.png').stat().st_size > 1000
+    assert (tmp_path / 'deviations.png').stat().st_size > 1000
 
 
 def test_predictions_that_were_saved_score_the_same(labelled, tmp_path, capsys):

@@ -100,5 +100,8 @@ def multiple_poses(heads, stride, max_detections, score_threshold, nms_radius):
             all(np.linalg.norm(positions[k] - other[0][k]) > nms_radius for other in found)
             for k in range(17)
         ]
-        found.append((positions, scores, deviations, float((expected * alone).mean())))
+        clear = scores >= 0.3
+        own, shared = np.sum(clear & alone), np.sum(clear & ~np.array(alone))
+        if not (own < 2 and shared > own):
+            found.append((positions, scores, deviations, float((expected * alone).mean())))
     return found

@@ -1,11 +1,13 @@
 """The decoder `refined`, against its definition in plain numpy, and how sure it says it is."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from goldens import golden_paths, load_golden
 from refined_in_numpy import multiple_poses, single_pose
 
-from posenet_ros import ConfigError
+from posenet_ros import ConfigError, DecoderConfig, PoseNet
 from posenet_ros.core.decode import decode_multiple_poses, decode_single_pose
 
 MAPS = ('heatmapScores', 'offsets', 'displacementFwd', 'displacementBwd')
@@ -101,6 +103,16 @@ def test_deviations_are_the_same_for_both_decoders_where_positions_are():
     np.testing.assert_allclose(
         one.keypoint_deviations[near], other.keypoint_deviations[near], rtol=0.06
     )
+
+
+def test_a_second_root_of_the_same_person_gives_no_second_pose(net, astronaut):
+    """At 385 a second maximum of her shoulder leads to the same face."""
+    counts = {}
+    with PoseNet.load(replace(net.config, input_resolution=385), 'onnxruntime') as larger:
+        for decoder in ('reference', 'refined'):
+            config = DecoderConfig(max_detections=20, decoder=decoder)
+            counts[decoder] = len(larger.estimate([astronaut], config)[0])
+    assert counts['reference'] > 1 == counts['refined']
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (1, 4), (4, 1)])

@@ -111,8 +111,8 @@ def test_one_pose_counts_for_one_person():
 def test_people_are_grouped_by_their_height_in_the_network():
     people = [photo(person(), number=1), photo(person(), number=2)]
     result = accuracy(people, {1: [pose_of(person())]}, lambda p: 0.25 if p.id == 1 else 1.0)
-    groups = {(g.from_height, g.to_height): (g.people, g.oks) for g in result.by_height}
-    assert groups[0, 30] == (1, 1.0) and groups[60, 120] == (1, 0.0)
+    groups = {group.name: (group.people, group.oks) for group in result.by_height}
+    assert groups['0 to 30'] == (1, 1.0) and groups['60 to 120'] == (1, 0.0)
     assert sum(g.people for g in result.by_height) == result.people
 
 
@@ -121,9 +121,13 @@ def test_errors_are_counted_in_deviations():
     for shift, deviation, one, two in ((3, 4, 1, 1), (3, 2, 0.5, 1), (3, 1, 0.5, 0.5)):
         poses = {1: [pose_of(someone, shift=shift, deviation=deviation)]}
         result = accuracy([photo(someone)], poses)  # y is always exact
-        assert (result.within_one_deviation, result.within_two_deviations) == (one, two)
+        assert (result.deviations.within_one, result.deviations.within_two) == (one, two)
+        assert result.deviations.coordinates == 34
+        assert {(g.coordinates, g.within_one) for g in result.deviations_by_part} == {(2, one)}
+        tall = next(g for g in result.deviations_by_height if g.name == '60 to 120')
+        assert (tall.coordinates, tall.within_two) == (34, two)
     unknown = Pose(0.9, someone.keypoints, np.ones(17))
-    assert math.isnan(accuracy([photo(someone)], {1: [unknown]}).within_one_deviation)
+    assert math.isnan(accuracy([photo(someone)], {1: [unknown]}).deviations.within_one)
 
 
 def test_cocos_own_figures_on_its_own_file(shared):
