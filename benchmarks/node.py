@@ -303,7 +303,7 @@ def _first_poses(command: Sequence[str], variables: dict[str, str]) -> float:
 
 
 def memory(quick: bool) -> Section:
-    frames = 5_000 if quick else 54_000
+    frames = 5_000 if quick else 27_000
     section = Section(f'8. Memory: default model, one camera, {frames} frames as fast as they go')
     parts = 20
     with (

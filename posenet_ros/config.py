@@ -281,7 +281,7 @@ class DecoderConfig:
     decoding_method: str = field(
         default='multi-person',
         metadata={
-            'help': 'multi-person finds everybody; single-person takes the best keypoints of '
+            'help': 'multi-person finds many people; single-person takes the best keypoints of '
             'the whole image for one person, and is meant for images with exactly one.',
             'choices': DECODING_METHODS,
         },

@@ -139,7 +139,7 @@ class PoseNet:
         score_threshold: float = 0.5,
         nms_radius: float = 20,
     ) -> list[Pose]:
-        """The poses of everybody in the image.
+        """The poses of the people in the image.
 
         Args:
             image: uint8 RGB, (H, W, 3).

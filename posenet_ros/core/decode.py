@@ -143,7 +143,7 @@ def decode_multiple_poses(
     nms_radius: float = 20,
     decoder: str = 'reference',
 ) -> list[Pose]:
-    """Finds everybody: each pose starts at a local maximum and follows the displacements.
+    """Finds many people: each pose starts at a local maximum and follows the displacements.
 
     Args:
         heatmap_scores: float32 (h, w, 17), after the sigmoid.
