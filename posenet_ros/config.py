@@ -398,7 +398,8 @@ class RuntimeConfig:
         default=-1,
         metadata={
             'help': 'Run on this Deep Learning Accelerator of a Jetson (fp16 and int8); layers '
-            'that it does not support run on the GPU. -1 uses only the GPU.',
+            'that it does not support run on the GPU. A DLA takes inputs of one size: input_aspect '
+            'model and attention off. -1 uses only the GPU.',
             'range': (-1, 15),
         },
     )

@@ -114,10 +114,11 @@ def _photo(photo: Path, output: Path) -> int:
     )
     for number, pose in enumerate(poses, 1):
         print(f'\nPerson {number}: score {pose.score:.3f}')
-        for name, (x, y), score in zip(
-            KEYPOINT_NAMES, pose.keypoints, pose.keypoint_scores, strict=True
-        ):
-            print(f'  {name:14s} x {x:8.1f}   y {y:8.1f}   score {score:.3f}')
+        for name, ((x, y), score, deviation) in zip(KEYPOINT_NAMES, pose.rows(), strict=True):
+            print(
+                f'  {name:14s} x {x:8.1f}   y {y:8.1f}   score {score:.3f}   '
+                f'deviation {deviation:6.1f}'
+            )
     write_image(output, draw_poses(image, poses))
     print(f'\nDrawn: {output}')
     return 0

@@ -70,8 +70,8 @@ def add_parser(commands: Any) -> None:
         '--tune',
         type=float,
         metavar='MILLISECONDS',
-        help='try many settings, and propose the best one that takes at most this long here for 95 '
-        'of 100 photos',
+        help='try many settings, which takes minutes, and propose the best one that takes at most '
+        'this long here for 95 of 100 photos',
     )
     parser.add_argument(
         '--where',
@@ -106,13 +106,16 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    for output in (options.json, options.plot, options.plot_deviations):
+        if output is not None and not output.parent.is_dir():  # not after minutes of work
+            raise PoseNetError(f'cannot write {output}: there is no folder {output.parent}')
     photos = _photos(options)
     evaluations = []
     for path in options.predictions:
         poses = read_predictions(path, photos)
         result = accuracy(photos, poses, min_score=options.min_score)
         evaluations.append(Evaluation(path.stem, result, poses, ()))
-    settings = _settings(options)
+    settings = _settings(options, photos)
     evaluations += evaluate(settings, photos, options.images, options.min_score, with_progress)
     print(_table(evaluations))
     print()
@@ -147,7 +150,8 @@ def _photos(options: argparse.Namespace) -> list[Photo]:
     if options.predictions and not options.setting and options.tune is None:
         return photos
     there = [photo for photo in photos if (options.images / photo.file_name).is_file()]
-    missing = [photo.file_name for photo in photos if photo not in there]
+    known = {photo.id for photo in there}
+    missing = [photo.file_name for photo in photos if photo.id not in known]
     if not there:
         raise LabelError(
             f'{options.images} has none of the {len(photos)} photos of {options.annotations}, such '
@@ -162,15 +166,18 @@ def _photos(options: argparse.Namespace) -> list[Photo]:
     return there
 
 
-def _settings(options: argparse.Namespace) -> list[Setting]:
-    base = _setting('as given', options)
+def _settings(options: argparse.Namespace, photos: Sequence[Photo]) -> list[Setting]:
     if options.tune is not None:
         if options.tune <= 0 or not math.isfinite(options.tune):
             raise ConfigError(f'Invalid --tune {options.tune}. Should be milliseconds above 0')
-        photos = _photos(options)
+        if options.setting:
+            raise ConfigError('--tune tries its own settings; leave out --setting')
+        many = {'max_detections': 20, **vars(options)}  # as the node has it
+        base = _setting('as given', argparse.Namespace(**many))
         return fast_enough(
             with_progress(list(candidates(base))), photos, options.images, options.tune
         )
+    base = _setting('as given', options)
     if not options.setting:
         return [] if options.predictions else [base]
     parser = argparse.ArgumentParser(prog='posenet evaluate --setting', add_help=False)
@@ -282,7 +289,7 @@ def _proposal(
 
 def _changed(setting: Setting) -> dict[str, Any]:
     """The options that are not the library's defaults, or that the node has other defaults for."""
-    always = ('input_aspect', 'input_resolution', 'decoder', 'attention')
+    always = ('input_aspect', 'input_resolution', 'decoder', 'attention', 'max_detections')
     values: dict[str, Any] = {}
     for config in (setting.model, setting.decoder, setting.runtime):
         default = type(config)()

@@ -17,7 +17,7 @@ from goldens import SHARED
 from onnx import helper
 from tfjs_models import mobilenet_like, resnet_like
 
-from posenet_ros import BackendError, ConfigError
+from posenet_ros import BackendError, ConfigError, ModelConfig
 from posenet_ros.backends.engine_builder import EngineOptions, Profile, build_engine
 from posenet_ros.config import PRECISIONS
 from posenet_ros.input_size import InputSizes
@@ -112,6 +112,15 @@ def test_real_checkpoints_build(path, stride, precision, dynamic):
     model = real_model(path, stride, precision)
     model = to_dynamic(model) if dynamic else model
     assert len(build(model, profile_of(257, dynamic))) > 100_000
+
+
+@pytest.mark.parametrize('precision', PRECISIONS)
+def test_inputs_in_the_shape_of_the_image_and_closeups_share_an_engine(tmp_path, precision):
+    config = ModelConfig(input_resolution=257, input_aspect='image', attention='closeups')
+    sizes = config.input_sizes
+    graph = load_graph(mobilenet_like(output_stride=16).write(tmp_path / 'm.json'))
+    model = to_dynamic(in_precision(export_onnx(graph, *sizes.typical, 16), precision))
+    assert len(build(model, Profile.batches(sizes, 4))) > 1000
 
 
 def test_every_option_is_accepted(tmp_path):
