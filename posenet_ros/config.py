@@ -38,6 +38,16 @@ MAX_BATCH = 64
 MAX_INPUT_PIXELS = 4097 * 4097
 
 
+# Where the node's defaults are not the reference's, which the library has: what finds most people
+# at 30 Hz on one core of a CPU. config/reference.yaml has the reference's values.
+NODE_DEFAULTS: dict[str, Any] = {
+    'input_resolution': 385,
+    'input_aspect': 'image',
+    'decoder': 'refined',
+    'max_detections': 20,
+}
+
+
 class _NotGiven:
     """Stands for an option that was left out; becomes a value in __post_init__."""
 
@@ -102,8 +112,9 @@ class ModelConfig:
     attention: str = field(
         default='off',
         metadata={
-            'help': 'closeups: look again, from close up, at people who are small in the input. '
-            'More people, better placed, for max_closeups times the time of a close-up.',
+            'help': 'off: one look at each image. closeups: a second look, from close up, at those '
+            'who are small in the input. Finds more people, and places them better, for at most '
+            'max_closeups times the time of a close-up.',
             'choices': ATTENTIONS,
         },
     )
@@ -438,6 +449,13 @@ def _check_field(option: Field[Any], value: Any) -> None:
         )
     if isinstance(option.default, bool) and not isinstance(value, bool):
         raise ConfigError(f'Invalid {option.name} {value!r}. Should be a bool')
+
+
+def largest_batch(model: ModelConfig, runtime: RuntimeConfig, images: int) -> int:
+    """The largest batch that is needed for so many images at a time, with their close-ups."""
+    if model.attention == 'closeups':
+        images = max(images, runtime.largest_batch(model.max_closeups))
+    return images
 
 
 def check_input_size(config: ModelConfig) -> None:

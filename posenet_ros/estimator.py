@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from posenet_ros.config import (
     RuntimeConfig,
     check_input_size,
     check_max_batch,
+    largest_batch,
 )
 from posenet_ros.core.closeups import choose_closeups, merge_closeups
 from posenet_ros.core.decode import (
@@ -30,6 +31,8 @@ from posenet_ros.core.preprocess import Letterbox, check_image, mirror, preproce
 from posenet_ros.errors import BackendError
 from posenet_ros.input_size import Size
 from posenet_ros.model.network import make_network
+
+PEOPLE_IN_A_CLOSEUP = 5
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,7 @@ class PoseNet:
         runtime_options = RuntimeConfig(backend, precision, **options)
         check_input_size(config)
         check_max_batch(max_batch)
-        if config.attention == 'closeups':
-            max_batch = max(max_batch, runtime_options.largest_batch(config.max_closeups))
+        max_batch = largest_batch(config, runtime_options, max_batch)
         runtime = find_runtime(runtime_options, config.quant_bytes)
         try:
             network = make_network(
@@ -150,8 +152,8 @@ class PoseNet:
                 network input.
 
         Returns:
-            The poses in image pixels, the strongest root keypoint first; empty when nobody is
-            there.
+            The poses in image pixels, in the order in which the first look found them: the
+            strongest root keypoint first. Empty when nobody is there.
 
         Raises:
             ConfigError: an option has an invalid value.
@@ -240,7 +242,9 @@ class PoseNet:
             for closeup in chosen
         ]
         sizes = [closeup.input_size for chosen in closeups for closeup in chosen]
-        looks = iter(self._run(views, sizes, config))
+        # Of several people in a close-up, the wanted one may not be the strongest.
+        several = replace(config, max_detections=max(config.max_detections, PEOPLE_IN_A_CLOSEUP))
+        looks = iter(self._run(views, sizes, several))
         return [
             merge_closeups(poses, [(closeup, next(looks)) for closeup in chosen])
             for poses, chosen in zip(found, closeups, strict=True)

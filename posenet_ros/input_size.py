@@ -60,7 +60,8 @@ def fitted_input_size(pixels: float, height: int, width: int, output_stride: int
     aspect = min(max(width / height, 1 / MAX_ASPECT), MAX_ASPECT)
     most = _SLACK * pixels
     best, best_scale = (1, 1), 0.0
-    for input_height in range(1, int(most) + 1, output_stride):
+    tallest = int(math.sqrt(most * MAX_ASPECT)) + output_stride
+    for input_height in range(1, tallest + 1, output_stride):
         widest = int((most / input_height - 1) // output_stride) * output_stride + 1
         if widest < 1:
             break

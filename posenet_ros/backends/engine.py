@@ -23,7 +23,6 @@ from posenet_ros.errors import BackendError
 logger = logging.getLogger('posenet_ros')
 
 Shape = tuple[int, ...]
-MAX_GRAPHS = 32  # input shapes that are recorded; each graph takes memory of the device
 
 
 class EngineRefusedError(BackendError):
@@ -78,6 +77,7 @@ class TensorRTBackend:
             tuple(shape) for shape in self._engine.get_tensor_profile_shape(INPUT_NAME, 0)
         )
         self._smallest, self._largest = smallest, largest
+        self._one_size = smallest[2:] == largest[2:]
         self.max_batch = largest[0]
         # Memory for the largest input and its heads; smaller ones take the beginning of it.
         self._images = self._pinned(largest)
@@ -123,8 +123,10 @@ class TensorRTBackend:
             else:
                 self._enqueue(pinned)
             self._cuda.synchronize()
-            if shape not in self._launches and len(self._launches) < MAX_GRAPHS:
+            if shape not in self._launches and self._one_size:
                 # Later runs are a CUDA graph, if it can be captured: one call instead of dozens.
+                # Only where the size is always the same: a graph belongs to the state of the
+                # context, and no GPU was there to prove that others may run in between.
                 recorded = self._cuda.record(lambda: self._enqueue(pinned))
                 self._launches[shape] = recorded or (lambda: self._enqueue(pinned))
         return Heads(*self._heads_of[shape])

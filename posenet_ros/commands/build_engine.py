@@ -6,9 +6,9 @@ import argparse
 import time
 from typing import Any
 
-from posenet_ros.commands.options import add_options, config_from
+from posenet_ros.commands.options import add_node_option, add_options, config_from
 from posenet_ros.commands.progress_bar import ProgressBar
-from posenet_ros.config import ModelConfig, RuntimeConfig, check_max_batch
+from posenet_ros.config import ModelConfig, RuntimeConfig, check_max_batch, largest_batch
 from posenet_ros.model.network import make_network
 
 
@@ -28,6 +28,7 @@ def add_parser(commands: Any) -> None:
         help='largest batch; for the node, its number of cameras (1)',
     )
     parser.add_argument('--rebuild', action='store_true', help='build it even if it is cached')
+    add_node_option(parser)
     add_options(parser, ModelConfig)
     add_options(parser, RuntimeConfig, without=('allow_spinning', 'num_threads', 'backend'))
     parser.set_defaults(run=run)
@@ -39,6 +40,7 @@ def run(options: argparse.Namespace) -> None:
     config = config_from(ModelConfig, options)
     runtime_options = config_from(RuntimeConfig, options)
     check_max_batch(options.max_batch)
+    max_batch = largest_batch(config, runtime_options, options.max_batch)
     runtime = TensorRT(runtime_options, config.quant_bytes)
     try:
         with ProgressBar() as bar:
@@ -50,14 +52,12 @@ def run(options: argparse.Namespace) -> None:
                 bar.show,
             )
             started = time.monotonic()
-            plan = runtime.engine(
-                network, options.max_batch, rebuild=options.rebuild, progress=bar.show
-            )
+            plan = runtime.engine(network, max_batch, rebuild=options.rebuild, progress=bar.show)
             seconds = time.monotonic() - started
     finally:
         runtime.close()
     print(
         f'{runtime.precision} engine for {network.sizes}, batches of 1 to '
-        f'{options.max_batch}, on {runtime.cuda.device_name} with TensorRT '
+        f'{max_batch}, on {runtime.cuda.device_name} with TensorRT '
         f'{runtime.trt.__version__}: {len(plan) / 1e6:.1f} MB, ready in {seconds:.1f} s'
     )

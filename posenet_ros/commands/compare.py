@@ -8,7 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from posenet_ros.commands.options import add_options, config_from, runtime_from, write_json
+from posenet_ros.commands.options import (
+    add_node_option,
+    add_options,
+    config_from,
+    runtime_from,
+    write_json,
+)
 from posenet_ros.commands.progress_bar import ProgressBar, with_progress
 from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig
 from posenet_ros.errors import ConfigError, ImageError
@@ -31,6 +37,7 @@ def add_parser(commands: Any) -> None:
         '--max-images', type=int, default=200, metavar='N', help='most images to take (200)'
     )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the numbers to a file')
+    add_node_option(parser)
     add_options(parser, ModelConfig)
     add_options(parser, DecoderConfig)
     add_options(parser, RuntimeConfig, without=('allow_spinning', 'precision'))

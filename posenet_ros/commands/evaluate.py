@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,10 @@ import numpy as np
 from posenet_ros.commands.options import (
     add_estimation_options,
     config_from,
-    runtime_from,
     write_json,
 )
 from posenet_ros.commands.progress_bar import with_progress
-from posenet_ros.config import DecoderConfig, ModelConfig
+from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig
 from posenet_ros.core.keypoints import MIN_POSE_SCORE
 from posenet_ros.errors import ConfigError, LabelError, PoseNetError
 from posenet_ros.evaluation.accuracy import Accuracy, accuracy
@@ -30,11 +30,12 @@ from posenet_ros.evaluation.settings import (
     Setting,
     candidates,
     evaluate,
-    fast_enough,
+    evaluate_fast_ones,
     frontier,
 )
 from posenet_ros.io.atomic_file import atomic_path
 
+PLOT_SUFFIXES = ('.png', '.svg', '.pdf', '.jpg')
 MOST_NAMES = 20  # settings whose names are all drawn; of more, only those on the frontier
 
 
@@ -106,17 +107,27 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    for output in (options.json, options.plot, options.plot_deviations):
-        if output is not None and not output.parent.is_dir():  # not after minutes of work
-            raise PoseNetError(f'cannot write {output}: there is no folder {output.parent}')
-    photos = _photos(options)
+    _check(options)
+    settings = [] if options.tune is not None else _settings(options)
+    photos = _photos(options, bool(settings) or options.tune is not None)
     evaluations = []
     for path in options.predictions:
         poses = read_predictions(path, photos)
         result = accuracy(photos, poses, min_score=options.min_score)
         evaluations.append(Evaluation(path.stem, result, poses, ()))
-    settings = _settings(options, photos)
-    evaluations += evaluate(settings, photos, options.images, options.min_score, with_progress)
+    if options.tune is not None:
+        many = {'max_detections': 20, **vars(options)}  # as the node has it
+        tried = evaluate_fast_ones(
+            with_progress(list(candidates(_setting('as given', argparse.Namespace(**many))))),
+            photos,
+            options.images,
+            options.min_score,
+            options.tune,
+        )
+        settings = [setting for setting, _ in tried]
+        evaluations += [evaluation for _, evaluation in tried]
+    else:
+        evaluations += evaluate(settings, photos, options.images, options.min_score, with_progress)
     print(_table(evaluations))
     print()
     print(_table_of_heights(evaluations))
@@ -131,15 +142,42 @@ def run(options: argparse.Namespace) -> None:
     if options.plot_deviations is not None:
         _plot_deviations(evaluations, options.plot_deviations)
     if options.save_predictions is not None:
-        options.save_predictions.mkdir(parents=True, exist_ok=True)
         for i, evaluation in enumerate(evaluations):
             path = options.save_predictions / f'{i}.json'
             write_json(path, to_results(evaluation.poses))
             print(f'{path}: {evaluation.name}')
 
 
-def _photos(options: argparse.Namespace) -> list[Photo]:
-    """The labelled photos that are there; only predictions need no photos."""
+def _check(options: argparse.Namespace) -> None:
+    """Refuses what would fail only after minutes of work."""
+    if not 0 <= options.min_score <= 1:
+        raise ConfigError(f'Invalid --min-score {options.min_score}. Should be from 0 to 1')
+    if options.tune is not None and not (options.tune > 0 and math.isfinite(options.tune)):
+        raise ConfigError(f'Invalid --tune {options.tune}. Should be milliseconds above 0')
+    if options.tune is not None and options.setting:
+        raise ConfigError('--tune tries its own settings; leave out --setting')
+    for output in (options.json, options.plot, options.plot_deviations):
+        if output is not None and not output.parent.is_dir():
+            raise PoseNetError(f'cannot write {output}: there is no folder {output.parent}')
+    for plot in (options.plot, options.plot_deviations):
+        if plot is not None and plot.suffix not in PLOT_SUFFIXES:
+            raise PoseNetError(
+                f'cannot draw {plot}: its name should end in {", ".join(PLOT_SUFFIXES)}'
+            )
+    if options.plot is not None or options.plot_deviations is not None:
+        _pyplot()
+    if options.save_predictions is not None:
+        try:
+            options.save_predictions.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PoseNetError(
+                f'cannot make the folder {options.save_predictions}: {error.strerror}'
+            ) from error
+    accuracy([], {})  # raises if pycocotools is missing
+
+
+def _photos(options: argparse.Namespace, read: bool) -> list[Photo]:
+    """The labelled photos: all of them, or those that are there if they are going to be read."""
     where = {}
     for text in options.where:
         key, equals, value = text.partition('=')
@@ -147,7 +185,7 @@ def _photos(options: argparse.Namespace) -> list[Photo]:
             raise ConfigError(f'Invalid --where {text}. Should be KEY=VALUE')
         where[key] = value
     photos = read_labels(options.annotations, where)
-    if options.predictions and not options.setting and options.tune is None:
+    if not read:
         return photos
     there = [photo for photo in photos if (options.images / photo.file_name).is_file()]
     known = {photo.id for photo in there}
@@ -166,20 +204,11 @@ def _photos(options: argparse.Namespace) -> list[Photo]:
     return there
 
 
-def _settings(options: argparse.Namespace, photos: Sequence[Photo]) -> list[Setting]:
-    if options.tune is not None:
-        if options.tune <= 0 or not math.isfinite(options.tune):
-            raise ConfigError(f'Invalid --tune {options.tune}. Should be milliseconds above 0')
-        if options.setting:
-            raise ConfigError('--tune tries its own settings; leave out --setting')
-        many = {'max_detections': 20, **vars(options)}  # as the node has it
-        base = _setting('as given', argparse.Namespace(**many))
-        return fast_enough(
-            with_progress(list(candidates(base))), photos, options.images, options.tune
-        )
+def _settings(options: argparse.Namespace) -> list[Setting]:
     base = _setting('as given', options)
     if not options.setting:
-        return [] if options.predictions else [base]
+        given = replace(base, name='') != Setting('', runtime=base.runtime)
+        return [base] if given or not options.predictions else []
     parser = argparse.ArgumentParser(prog='posenet evaluate --setting', add_help=False)
     add_estimation_options(parser)
     settings = []
@@ -187,9 +216,13 @@ def _settings(options: argparse.Namespace, photos: Sequence[Photo]) -> list[Sett
         name, colon, rest = text.partition(':')
         if not colon or name.lstrip().startswith('-'):
             name, rest = text, text
-        given = parser.parse_args(shlex.split(rest))
+        try:
+            words = shlex.split(rest)
+        except ValueError as error:
+            raise ConfigError(f'Invalid --setting {text}: {error}') from error
+        own = parser.parse_args(words)
         settings.append(
-            _setting(name.strip(), argparse.Namespace(**{**vars(options), **vars(given)}))
+            _setting(name.strip(), argparse.Namespace(**{**vars(options), **vars(own)}))
         )
     if len({setting.name for setting in settings}) < len(settings):
         raise ConfigError('two settings have the same name')
@@ -201,7 +234,8 @@ def _setting(name: str, options: argparse.Namespace) -> Setting:
         name,
         config_from(ModelConfig, options),
         config_from(DecoderConfig, options),
-        runtime_from(options),
+        # Threads that spin would slow down the other settings; and the node's do not.
+        config_from(RuntimeConfig, options),
     )
 
 
@@ -215,7 +249,7 @@ def _table(evaluations: Sequence[Evaluation]) -> str:
     lines = [
         f'{first.photos} photos, {first.people} labelled people',
         f'{"":{width}}{"AP":>6}{"AP50":>7}{"AP75":>7}{"AR":>7}{"OKS":>7}{"found":>7}{"false":>7}'
-        f'{"in 1 d":>8}{"in 2 d":>8}{"ms":>8}{"p95":>8}{"times":>7}',
+        f'{"<1 dev":>8}{"<2 dev":>8}{"ms":>8}{"p95":>8}{"times":>7}',
     ]
     for e in evaluations:
         a = e.accuracy
@@ -227,10 +261,10 @@ def _table(evaluations: Sequence[Evaluation]) -> str:
             figures += f'{e.times_as_long_as(timed[0]):7.2f}{" *" * (e in on_frontier)}'
         lines.append(f'{e.name:{width}}{figures}')
     lines += [
-        'OKS and found: over all labelled people; false: poses a photo that are nobody; in 1 d, in '
-        '2 d: share of found',
-        "people's coordinates within one and two deviations; times: as long as the first; *: "
-        'nothing faster is as good',
+        'OKS and found: over all labelled people; false: poses a photo that are nobody; <1 dev, '
+        "<2 dev: share of found people's",
+        'coordinates within one and two deviations; times: as long as the first; *: nothing faster '
+        'is as good',
     ]
     return '\n'.join(lines)
 
@@ -270,15 +304,16 @@ def _proposal(
     best = max(allowed, key=lambda e: (round(e.accuracy.ap, 3), -e.mean_milliseconds))
     setting = by_name[best.name]
     changed = _changed(setting)
-    flags = ' '.join(f'--{name.replace("_", "-")} {_text(v)}' for name, v in changed.items())
+    flags = ' '.join(_flag(name, value) for name, value in changed.items())
+    # JSON is YAML too, with quotes around what YAML would read as something else, such as off.
+    parameters = ['/**:', '  ros__parameters:']
+    parameters += [f'    {name}: {json.dumps(value)}' for name, value in changed.items()]
     lines = [
         f'Within {milliseconds:g} ms: {best.name}: AP {best.accuracy.ap:.3f}, '
         f'{100 * best.accuracy.found:.0f}% of people found, {best.mean_milliseconds:.1f} ms '
         f'(p95 {best.p95_milliseconds:.1f})',
         f'    posenet estimate {flags}',
-        '    /**:',
-        '      ros__parameters:',
-        *(f'        {name}: {_text(value)}' for name, value in changed.items()),
+        *(f'    {line}' for line in parameters),
     ]
     if best.accuracy.people < 200:
         lines.append(
@@ -302,8 +337,12 @@ def _changed(setting: Setting) -> dict[str, Any]:
     return values
 
 
-def _text(value: Any) -> str:
-    return 'x'.join(map(str, value)) if isinstance(value, tuple) else str(value)
+def _flag(name: str, value: Any) -> str:
+    flag = name.replace('_', '-')
+    if isinstance(value, bool):
+        return f'--{flag}' if value else f'--no-{flag}'
+    text = 'x'.join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return f'--{flag} {shlex.quote(text)}'
 
 
 def _to_json(evaluation: Evaluation, setting: Setting | None) -> dict[str, Any]:

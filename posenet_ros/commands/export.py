@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from posenet_ros.commands.options import add_options, config_from
+from posenet_ros.commands.options import add_node_option, add_options, config_from
 from posenet_ros.commands.progress_bar import ProgressBar
 from posenet_ros.config import PRECISIONS, ModelConfig
 from posenet_ros.errors import ConfigError
@@ -44,6 +44,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         '--dynamic', action='store_true', help='for inputs of any valid size, not only this one'
     )
+    add_node_option(parser)
     add_options(parser, ModelConfig)
     parser.set_defaults(run=run)
 

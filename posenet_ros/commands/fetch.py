@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from posenet_ros.commands.options import add_options, config_from
+from posenet_ros.commands.options import add_node_option, add_options, config_from
 from posenet_ros.config import ModelConfig
 from posenet_ros.core.warm_up import compile_loops
 from posenet_ros.model.checkpoint import fetch_checkpoint
@@ -20,6 +20,7 @@ def add_parser(commands: Any) -> None:
         'the node is as fast as later ones.',
     )
     parser.add_argument('--force', action='store_true', help='fetch even if it is cached')
+    add_node_option(parser)
     add_options(parser, ModelConfig)
     parser.set_defaults(run=run)
 

@@ -10,7 +10,14 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig, default_of
+from posenet_ros.config import (
+    NODE_DEFAULTS,
+    DecoderConfig,
+    ModelConfig,
+    RuntimeConfig,
+    default_of,
+)
+from posenet_ros.errors import ConfigError
 from posenet_ros.estimator import PoseNet
 from posenet_ros.io.atomic_file import atomic_path
 
@@ -41,8 +48,23 @@ def add_options(
         parser.add_argument(flag, **options)
 
 
+def add_node_option(parser: argparse.ArgumentParser) -> None:
+    """--node, which config_from reads."""
+    parser.add_argument(
+        '--node',
+        nargs='?',
+        const=Path(),
+        default=argparse.SUPPRESS,
+        type=Path,
+        metavar='PARAMS_FILE',
+        help="take the node's defaults instead of the reference's, and what a params file such as "
+        'config/balanced.yaml says; other options override both',
+    )
+
+
 def add_estimation_options(parser: argparse.ArgumentParser) -> None:
     """The model, the decoder and the runtime."""
+    add_node_option(parser)
     add_options(parser, ModelConfig)
     add_options(parser, DecoderConfig)
     add_options(parser, RuntimeConfig, without=('allow_spinning',))
@@ -52,10 +74,33 @@ def config_from(config: type[Config], options: argparse.Namespace) -> Config:
     """A config of the options that were given.
 
     Raises:
-        ConfigError: a value is not allowed.
+        ConfigError: a value is not allowed, or the params file cannot be read.
     """
+    values = vars(options)
+    if 'node' in options:
+        values = {**NODE_DEFAULTS, **_node_parameters(options.node), **values}
     names = [field.name for field in fields(config)]
-    return config(**{name: getattr(options, name) for name in names if name in options})
+    return config(**{name: values[name] for name in names if name in values})
+
+
+def _node_parameters(path: Path) -> dict[str, Any]:
+    """The parameters in a params file, of all nodes together; none without a file."""
+    if path == Path():
+        return {}
+    import yaml
+
+    try:
+        nodes = yaml.safe_load(path.read_text())
+        parameters: dict[str, Any] = {}
+        for node in nodes.values():
+            parameters.update(node['ros__parameters'])
+    except OSError as error:
+        raise ConfigError(f'cannot read {path}: {error.strerror}') from error
+    except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f'{path} is not a params file, NODE: ros__parameters: ...') from error
+    if parameters.get('attention') is False:
+        parameters['attention'] = 'off'  # as YAML reads it
+    return parameters
 
 
 def load_model(options: argparse.Namespace) -> PoseNet:

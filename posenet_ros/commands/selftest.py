@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from posenet_ros.commands.options import add_options, config_from, write_json
+from posenet_ros.commands.options import add_node_option, add_options, config_from, write_json
 from posenet_ros.config import ModelConfig, RuntimeConfig
 from posenet_ros.errors import ConfigError, PoseNetError
 from posenet_ros.io.photos import read_image
@@ -28,6 +28,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         '--rounds', type=int, default=100, metavar='N', help='how often each run is timed (100)'
     )
+    add_node_option(parser)
     add_options(parser, ModelConfig)
     add_options(parser, RuntimeConfig, without=('allow_spinning', 'precision', 'num_threads'))
     parser.set_defaults(run=run)

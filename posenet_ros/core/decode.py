@@ -4,9 +4,10 @@ The decoder `reference` is bit-identical to the reference: single-person positio
 many people are decoded in float64, and equal scores are taken in the same order.
 
 The decoder `refined` starts people at the same cells, and differs in three ways (doc/seeing.md).
-Positions: offsets are interpolated between four cells, and applied three times. Scores: a pose's
-score is the expected value of its OKS, COCO's measure of how well it agrees with a person's label.
-And a pose is left out that shares its clear keypoints, but for one, with earlier poses.
+Positions, of all but the root: offsets are interpolated between four cells, and applied three
+times. Scores: a pose's score is the expected value of its OKS, COCO's measure of how well it agrees
+with a person's label. And a pose is left out that shares its clear keypoints, but for one, with
+earlier poses.
 
 Both say how sure a position is. The cells around a keypoint each vote for its position; the spread
 of their votes gives its standard deviation.

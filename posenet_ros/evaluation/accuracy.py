@@ -130,7 +130,7 @@ def accuracy(
         ar=ar,
         oks=_mean(oks),
         found=_mean(oks >= FOUND_OKS),
-        false_people=false_people / len(photos),
+        false_people=false_people / max(1, len(photos)),
         by_height=tuple(
             SizeGroup(name, int(here.sum()), _mean(oks[here]), _mean(oks[here] >= FOUND_OKS))
             for low, high, name in ranges

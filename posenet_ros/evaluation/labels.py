@@ -64,34 +64,30 @@ def read_labels(path: Path, where: Mapping[str, str] | None = None) -> list[Phot
     content = _read_json(path)
     if not isinstance(content, dict) or not {'images', 'annotations'} <= content.keys():
         raise LabelError(f'{path} is not a COCO file: it has no "images" and "annotations"')
-    columns = _columns(path, content.get('categories', []))
     try:
+        columns = _columns(content.get('categories') or [])
         people: dict[int, list[Person]] = {}
         for annotation in content['annotations']:
             category = annotation.get('category_id', PERSON)
             if category in columns:
                 person = _person(annotation, columns[category])
-                people.setdefault(annotation['image_id'], []).append(person)
+                people.setdefault(_id(annotation['image_id']), []).append(person)
         photos = [
-            Photo(
-                int(image['id']),
-                image['file_name'],
-                int(image['height']),
-                int(image['width']),
-                tuple(people.get(image['id'], ())),
-            )
+            _photo(image, people)
             for image in content['images']
             if all(str(image.get(key)) == value for key, value in (where or {}).items())
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise LabelError(
-            f"{path} is not in COCO's keypoint format: {type(error).__name__} {error}"
+            f"{path} is not in COCO's keypoint format: {type(error).__name__}: {error}"
         ) from error
     if not photos:
         wanted = f' with {where}' if where else ''
         raise LabelError(f'{path} has no images{wanted}')
     if len({photo.id for photo in photos}) < len(photos):
         raise LabelError(f'{path} has two images of the same id')
+    if people and not where and not any(photo.people for photo in photos):
+        raise LabelError(f'{path}: no annotation belongs to any of its images')
     return photos
 
 
@@ -107,16 +103,20 @@ def read_predictions(path: Path, photos: list[Photo]) -> dict[int, list[Pose]]:
     poses: dict[int, list[Pose]] = {photo.id: [] for photo in photos}
     for i, result in enumerate(content):
         try:
-            rows = np.asarray(result['keypoints'], np.float64).reshape(NUM_KEYPOINTS, 3)
-            pose = Pose(float(result['score']), rows[:, :2].copy(), rows[:, 2].copy())
-            image_id = result['image_id']
-        except (KeyError, TypeError, ValueError) as error:
+            rows = _finite(result['keypoints']).reshape(NUM_KEYPOINTS, 3)
+            score = float(_finite(result['score']))
+            pose = Pose(score, rows[:, :2].copy(), rows[:, 2].copy())
+            image_id = _id(result['image_id'])
+            is_person = result.get('category_id', PERSON) == PERSON
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise LabelError(
                 f'{path}, pose {i}: should have image_id, score, and keypoints as 17 times x, y '
-                f'and a score ({type(error).__name__} {error})'
+                f'and a score ({type(error).__name__}: {error})'
             ) from error
-        if image_id in poses and result.get('category_id', PERSON) == PERSON:
+        if image_id in poses and is_person:
             poses[image_id].append(pose)
+    if content and not any(poses.values()):
+        raise LabelError(f'{path}: none of its {len(content)} poses is of a person in these photos')
     return poses
 
 
@@ -170,29 +170,53 @@ def _read_json(path: Path) -> Any:
         raise LabelError(f'{path} is not JSON: {error}') from error
 
 
-def _columns(path: Path, categories: Any) -> dict[int, list[int | None]]:
+def _id(value: Any) -> int:
+    """An id as a whole number; some files write 7 as "7" or 7.0."""
+    number = int(value)
+    if isinstance(value, bool) or number != float(value):
+        raise ValueError(f'the id {value!r} is not a whole number')
+    return number
+
+
+def _finite(values: Any) -> np.ndarray:
+    numbers = np.asarray(values, np.float64)
+    if not np.isfinite(numbers).all():
+        raise ValueError('a number is NaN, infinite or null')
+    return numbers
+
+
+def _photo(image: Mapping[str, Any], people: Mapping[int, list[Person]]) -> Photo:
+    number, name = _id(image['id']), image['file_name']
+    height, width = int(image['height']), int(image['width'])
+    if not isinstance(name, str) or min(height, width) < 1:
+        raise ValueError(f'image {number} has the name {name!r} and the size {width} x {height}')
+    return Photo(number, name, height, width, tuple(people.get(number, ())))
+
+
+def _columns(categories: list[Any]) -> dict[int, list[int | None]]:
     """For each category of people: which keypoint of the file is which of ours; None if missing."""
+    if not categories:
+        return {PERSON: list(range(NUM_KEYPOINTS))}
     ours = [''.join(f'_{c.lower()}' if c.isupper() else c for c in part) for part in KEYPOINT_NAMES]
     columns: dict[int, list[int | None]] = {}
     for category in categories:
-        names = category.get('keypoints')
-        if names:
-            known = [name.lower().replace(' ', '_') for name in names]
-            columns[category['id']] = [known.index(n) if n in known else None for n in ours]
+        if category.get('keypoints'):
+            known = [name.lower().replace(' ', '_') for name in category['keypoints']]
+            found = [known.index(name) if name in known else None for name in ours]
+            if any(column is not None for column in found):
+                columns[category['id']] = found
         elif category.get('name') == 'person':
             columns[category['id']] = list(range(NUM_KEYPOINTS))
-    if categories and not columns:
-        raise LabelError(f'{path} has no category with keypoints, and none with the name person')
-    if columns and all(column is None for column in next(iter(columns.values()))):
-        raise LabelError(f'{path} has none of the keypoints {", ".join(ours)}')
-    return columns or {PERSON: list(range(NUM_KEYPOINTS))}
+    if not columns:
+        wanted = ', '.join(ours)
+        raise ValueError(f'no category has the name person, or any of the keypoints {wanted}')
+    return columns
 
 
 def _person(annotation: Mapping[str, Any], columns: list[int | None]) -> Person:
     keypoints = np.zeros((NUM_KEYPOINTS, 2))
     labelled = np.zeros(NUM_KEYPOINTS, bool)
-    given = annotation.get('keypoints') or []
-    rows = np.asarray(given, np.float64).reshape(-1, 3)
+    rows = _finite(annotation.get('keypoints') or []).reshape(-1, 3)
     if len(rows):
         for i, column in enumerate(columns):
             if column is not None:
@@ -201,12 +225,12 @@ def _person(annotation: Mapping[str, Any], columns: list[int | None]) -> Person:
     if box is None:
         points = keypoints[labelled] if labelled.any() else np.zeros((1, 2))
         box = [*points.min(axis=0), *np.ptp(points, axis=0)]
-    left, top, width, height = (float(value) for value in box)
+    left, top, width, height = _finite(box).tolist()
     area = annotation.get('area')
     return Person(
         keypoints,
         labelled,
-        AREA_OF_BOX * width * height if area is None else float(area),
+        AREA_OF_BOX * width * height if area is None else float(_finite(area)),
         (left, top, width, height),
-        bool(annotation.get('iscrowd', 0)),
+        bool(int(annotation.get('iscrowd') or 0)),
     )

@@ -15,6 +15,7 @@ from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig
 from posenet_ros.core.decode import Pose
 from posenet_ros.core.keypoints import MIN_POSE_SCORE
 from posenet_ros.core.preprocess import Letterbox
+from posenet_ros.errors import LabelError
 from posenet_ros.estimator import PoseNet
 from posenet_ros.evaluation.accuracy import Accuracy, accuracy
 from posenet_ros.evaluation.labels import Photo
@@ -85,6 +86,8 @@ def evaluate(
         ImageError: a photo cannot be read.
         PoseNetError: whatever loading and running a setting raises.
     """
+    if not settings:
+        return []
     poses: list[dict[int, list[Pose]]] = [{} for _ in settings]
     times: list[list[float]] = [[] for _ in settings]
     with contextlib.ExitStack() as stack:
@@ -92,6 +95,12 @@ def evaluate(
         known: list[set[tuple[int, int]]] = [set() for _ in settings]
         for photo in progress(photos, len(photos)):
             image = read_image(folder / photo.file_name)
+            if image.shape[:2] != (photo.height, photo.width):
+                actual = f'{image.shape[1]} x {image.shape[0]}'
+                raise LabelError(
+                    f'{folder / photo.file_name} is {actual} pixels, and its labels are for '
+                    f'{photo.width} x {photo.height}'
+                )
             for i, (setting, net) in enumerate(zip(settings, nets, strict=True)):
                 size = setting.model.input_size(*image.shape[:2])
                 if size not in known[i]:
@@ -154,14 +163,21 @@ def candidates(base: Setting) -> Iterator[Setting]:
                 )
 
 
-def fast_enough(
-    settings: Iterable[Setting], photos: Sequence[Photo], folder: Path, milliseconds: float
-) -> list[Setting]:
-    """The settings whose median time, over a few photos, does not exceed a limit."""
+def evaluate_fast_ones(
+    settings: Iterable[Setting],
+    photos: Sequence[Photo],
+    folder: Path,
+    min_score: float,
+    milliseconds: float,
+) -> list[tuple[Setting, Evaluation]]:
+    """Runs those settings, one after the other, whose median time over a few photos is in a limit.
+
+    Only one is loaded at a time.
+    """
     some = photos[:: max(1, len(photos) // PHOTOS_TO_TIME)]
-    chosen = []
+    results = []
     for setting in settings:
-        (result,) = evaluate([setting], some, folder)
-        if np.median(result.milliseconds) <= milliseconds:
-            chosen.append(setting)
-    return chosen
+        (tried,) = evaluate([setting], some, folder)
+        if np.median(tried.milliseconds) <= milliseconds:
+            results += [(setting, e) for e in evaluate([setting], photos, folder, min_score)]
+    return results

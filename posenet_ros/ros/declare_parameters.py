@@ -27,8 +27,9 @@ def declare_parameters(node: Node, specs: Iterable[ParameterSpec]) -> dict[str, 
         except Exception as error:  # rclpy's errors for a bad override have no common base class
             raise ConfigError(in_one_sentence(error)) from error
         value = values[spec.name] = spec.checked(declared)
-        if isinstance(value, float) and not isinstance(declared, float):
-            node.set_parameters([Parameter(spec.name, value=value)])  # 25 was given for 25.0
+        if isinstance(value, (float, str)) and type(value) is not type(declared):
+            # 25 was given for 25.0, or off, which YAML reads as false.
+            node.set_parameters([Parameter(spec.name, value=value)])
     return values
 
 

@@ -11,20 +11,17 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields
 from typing import Any, Literal
 
-from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig, default_of
+from posenet_ros.config import (
+    NODE_DEFAULTS,
+    DecoderConfig,
+    ModelConfig,
+    RuntimeConfig,
+    default_of,
+)
 from posenet_ros.core.keypoints import MIN_KEYPOINT_SCORE, MIN_POSE_SCORE
 from posenet_ros.errors import ConfigError
 
 Group = Literal['model', 'decoder', 'input', 'output', 'diagnostics']
-
-# Where the node's defaults are not the reference's, which the library has: what finds most people
-# at 30 Hz on one core of a CPU. config/reference.yaml has the reference's values.
-NODE_DEFAULTS: dict[str, Any] = {
-    'input_resolution': 385,
-    'input_aspect': 'image',
-    'decoder': 'refined',
-    'max_detections': 20,
-}
 
 # Groups that can be set at any time; the others only while the node is unconfigured.
 LIVE_GROUPS: tuple[Group, ...] = ('decoder', 'output', 'diagnostics')
@@ -91,6 +88,8 @@ class ParameterSpec:
                 return float(value)
         elif type(value) is type(self.default):
             return value
+        elif self.dynamic and value is False and 'off' in self.choices:
+            return 'off'
         elif self.dynamic and isinstance(self.default, str) and is_number:
             return str(value)
         raise ConfigError(f'Invalid {self.name} {value!r}. Should be of type {self.type_name}')
@@ -102,11 +101,12 @@ def _from_field(field: Field[Any], group: Group, alone: bool = False) -> Paramet
         default = ''
     limits = field.metadata.get('range')
     # Choices that depend on each other are checked by ModelConfig.
+    alone = alone or field.name in ('input_aspect', 'attention', 'decoder')
     choices = field.metadata.get('choices', ()) if alone else ()
     if choices and default == '':
         choices = ('', *choices)
-    # 20 is accepted for 20.0, and a size may be one number or two.
-    dynamic = isinstance(default, float) or field.name == 'input_resolution'
+    # 20 is accepted for 20.0, a size may be one number or two, and YAML reads off as false.
+    dynamic = isinstance(default, float) or field.name in ('input_resolution', 'attention')
     return ParameterSpec(
         field.name, default, field.metadata['help'], group, limits, choices, dynamic
     )

@@ -94,7 +94,7 @@ def test_images_of_several_shapes_share_one_engine(tensorrt, library, small):
         expected = [all_numbers(net.estimate([picture], anybody)) for picture in pictures]
     assert len(expected[0]) > 1
     with PoseNet.load(config, 'tensorrt', max_batch=3, cuda_library=library) as net:
-        for _ in range(2):  # the second time as CUDA graphs, where they are used
+        for _ in range(2):
             results = net.estimate(pictures, anybody)
             assert [all_numbers([poses]) for poses in results] == expected
         low, typical, high = config.input_sizes

@@ -1,5 +1,6 @@
 """The posenet command as a user runs it: a process, its output, its files, its exit status."""
 
+import argparse
 import json
 import os
 import signal
@@ -10,8 +11,10 @@ import time
 import cv2
 import numpy as np
 import pytest
+from goldens import ROOT
 
-from posenet_ros import __version__
+from posenet_ros import ConfigError, DecoderConfig, ModelConfig, __version__
+from posenet_ros.commands.options import add_estimation_options, config_from
 from posenet_ros.io.photos import write_image
 from posenet_ros.io.video import Video
 
@@ -98,6 +101,38 @@ def test_the_refined_decoder_scores_lower_and_keeps_the_shape_of_the_json(posene
     refined = json.loads(posenet('estimate', photo, '--decoder', 'refined').stdout)
     assert [list(pose) for pose in refined] == [list(pose) for pose in reference]
     assert 0.1 < refined[0]['score'] < reference[0]['score']
+
+
+def test_the_nodes_options_are_its_defaults_a_preset_and_what_is_given(tmp_path):
+    def configs(*arguments):
+        parser = argparse.ArgumentParser()
+        add_estimation_options(parser)
+        options = parser.parse_args(arguments)
+        return config_from(ModelConfig, options), config_from(DecoderConfig, options)
+
+    assert configs() == (ModelConfig(), DecoderConfig())
+    refined = DecoderConfig(decoder='refined', max_detections=20)
+    assert configs('--node') == (
+        ModelConfig(input_resolution=385, input_aspect='image'),
+        refined,
+    )
+    model, decoder = configs('--node', str(ROOT / 'config/balanced.yaml'), '--max-closeups', '2')
+    assert (model.attention, model.max_closeups, decoder) == ('closeups', 2, refined)
+    assert configs('--node', str(ROOT / 'config/reference.yaml')) == (
+        ModelConfig(),
+        DecoderConfig(),
+    )
+    assert configs('--node', str(ROOT / 'config/posenet.yaml')) == configs('--node')
+    path = tmp_path / 'robot.yaml'
+    lines = ['/eyes:', '  ros__parameters:', '    attention: off']
+    path.write_text('\n'.join([*lines, '    input_resolution: [321, 193]']))
+    model, _ = configs('--node', str(path))
+    assert (model.attention, model.input_resolution) == ('off', (321, 193))
+    path.write_text('nothing')
+    with pytest.raises(ConfigError, match='is not a params file'):
+        configs('--node', str(path))
+    with pytest.raises(ConfigError, match='cannot read'):
+        configs('--node', str(tmp_path / 'missing.yaml'))
 
 
 def test_single_person_gives_one_pose(posenet, photo):

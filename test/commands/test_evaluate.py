@@ -1,12 +1,18 @@
 """posenet evaluate, as a user runs it."""
 
+import argparse
 import json
+import shlex
 
 import cv2
 import numpy as np
 import pytest
+import yaml
 
+from posenet_ros import DecoderConfig, ModelConfig
 from posenet_ros.commands import main
+from posenet_ros.commands.options import add_estimation_options, config_from
+from posenet_ros.ros.parameters import PARAMETERS, checked_values, decoder_config, model_config
 
 pytest.importorskip('pycocotools', reason='pip install posenet_ros[evaluate]')
 
@@ -68,11 +74,21 @@ def test_settings_are_compared_as_a_table_json_and_a_plot(labelled, tmp_path, ca
 def test_predictions_that_were_saved_score_the_same(labelled, tmp_path, capsys):
     saved = tmp_path / 'saved'
     assert run(labelled, '--save-predictions', saved, '--json', tmp_path / 'a.json') == 0
+    for photo in labelled[0].iterdir():
+        photo.unlink()  # predictions need no photos
     assert run(labelled, '--predictions', saved / '0.json', '--json', tmp_path / 'b.json') == 0
     ran, (read,) = (json.loads((tmp_path / name).read_text()) for name in ('a.json', 'b.json'))
     for figure in ('ap', 'ar', 'oks', 'found', 'false_people'):
         assert read[figure] == ran[0][figure]
     assert 'milliseconds' not in read and 'options' not in read
+
+
+def test_photos_of_another_size_than_their_labels_are_refused(labelled, capsys, astronaut):
+    cv2.imwrite(str(labelled[0] / 'one.png'), astronaut[::2, ::2])
+    assert run(labelled) == 1
+    assert (
+        'one.png is 256 x 256 pixels, and its labels are for 512 x 512' in capsys.readouterr().err
+    )
 
 
 def test_missing_photos_are_said_and_left_out(labelled, capsys):
@@ -97,7 +113,16 @@ def test_tune_proposes_options_that_hold_the_time(labelled, capsys, monkeypatch)
     assert run(labelled, '--tune', 1000) == 0
     printed = capsys.readouterr().out
     assert 'Within 1000 ms:' in printed and 'posenet estimate --input-resolution' in printed
-    assert 'input_aspect: image' in printed
+    # What is proposed can be used as it is, as options and as a params file.
+    proposal = printed[printed.index('    posenet estimate ') :]
+    options, *lines = proposal.splitlines()[:-1]
+    parser = argparse.ArgumentParser()
+    add_estimation_options(parser)
+    given = parser.parse_args(shlex.split(options)[2:])
+    values = checked_values(yaml.safe_load('\n'.join(lines))['/**']['ros__parameters'])
+    defaults = {spec.name: spec.default for spec in PARAMETERS}
+    assert model_config({**defaults, **values}) == config_from(ModelConfig, given)
+    assert decoder_config({**defaults, **values}) == config_from(DecoderConfig, given)
     assert run(labelled, '--tune', 0.01) == 1
     assert 'no setting that was tried takes at most 0.01 ms' in capsys.readouterr().err
 
@@ -109,6 +134,11 @@ def test_tune_proposes_options_that_hold_the_time(labelled, capsys, monkeypatch)
         (('--where', 'split'), 'Invalid --where split. Should be KEY=VALUE'),
         (('--setting', 'a: --decoder best'), 'Invalid decoder best'),
         (('--setting', 'a:', '--setting', 'a:'), 'two settings have the same name'),
+        (('--setting', "a: 'open"), 'No closing quotation'),
+        (('--setting', 'a:', '--tune', '9'), '--tune tries its own settings'),
+        (('--min-score', 'nan'), 'Invalid --min-score nan'),
+        (('--plot', 'plot.xyz'), 'its name should end in .png'),
+        (('--json', 'nowhere/out.json'), 'there is no folder nowhere'),
     ],
 )
 def test_wrong_options_are_refused(labelled, capsys, options, message):

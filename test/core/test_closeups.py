@@ -70,7 +70,9 @@ def test_a_crowd_gets_no_more_than_allowed_the_smallest_of_the_likely_first():
     'box', [(-20, -30, 5, 40), (620, 440, 660, 500), (-50, 200, -10, 260), (900, 900, 950, 990)]
 )
 def test_closeups_lie_inside_the_image(box):
-    for closeup in choose_closeups(people(box), LETTERBOX, SIZES, 4):
+    closeups = choose_closeups(people(box), LETTERBOX, SIZES, 4)
+    assert len(closeups) == 1
+    for closeup in closeups:
         assert 0 <= closeup.left < closeup.right <= 640
         assert 0 <= closeup.top < closeup.bottom <= 480
 

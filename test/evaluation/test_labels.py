@@ -90,12 +90,32 @@ def test_photos_are_chosen_by_the_values_of_their_entry(tmp_path):
     [
         ('no json', 'is not JSON'),
         ('[]', 'is not a COCO file'),
-        ('{"images": [{"id": 1}], "annotations": []}', "keypoint format: KeyError 'file_name'"),
+        ('{"images": [{"id": 1}], "annotations": []}', "keypoint format: KeyError: 'file_name'"),
         ('{"images": [], "annotations": []}', 'has no images'),
         ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "dog"}]}', 'category'),
         (
             '{"images": [], "annotations": [{"image_id": 1, "keypoints": [1, 2]}]}',
             'keypoint format: ValueError',
+        ),
+        ('{"images": [], "annotations": [7]}', 'keypoint format: AttributeError'),
+        ('{"images": [], "annotations": [], "categories": [{"name": "person"}]}', "KeyError: 'id'"),
+        (
+            '{"images": [], "annotations": [{"image_id": 1, "keypoints": [null, 1, 2]}]}',
+            'NaN, infinite or null',
+        ),
+        ('{"images": [], "annotations": [{"image_id": 1.5, "keypoints": []}]}', 'the id 1.5 is'),
+        (
+            '{"images": [{"id": 1, "file_name": 3, "height": 4, "width": 4}], "annotations": []}',
+            'has the name 3',
+        ),
+        (
+            '{"images": [{"id": 1, "file_name": "a", "height": 0, "width": 4}], "annotations": []}',
+            'the size 4 x 0',
+        ),
+        (
+            '{"images": [{"id": 1, "file_name": "a", "height": 4, "width": 4}], "annotations": '
+            '[{"image_id": 2, "keypoints": []}]}',
+            'no annotation belongs to any of its images',
         ),
     ],
 )
@@ -121,6 +141,11 @@ def test_predictions_come_back_as_they_were_written(tmp_path):
     assert to_results(poses) == results[:1]  # the other photo has no labels
     path.write_text('[{"image_id": 7, "score": 1, "keypoints": [1, 2, 3]}]')
     with pytest.raises(LabelError, match='pose 0: should have image_id'):
+        read_predictions(path, photos)
+    path.write_text('[{"image_id": "7", "score": 1, "keypoints": %s}]' % ([0] * 51))
+    assert len(read_predictions(path, photos)[7]) == 1  # the same id as text
+    path.write_text('[{"image_id": 8, "score": 1, "keypoints": %s}]' % ([0] * 51))
+    with pytest.raises(LabelError, match='none of its 1 poses is of a person in these photos'):
         read_predictions(path, photos)
     path.write_text('{}')
     with pytest.raises(LabelError, match='should be a list of poses'):

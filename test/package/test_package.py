@@ -83,7 +83,7 @@ def test_everything_that_the_library_imports_is_installed_with_it():
     """A module that nothing installs would fail on a user's machine."""
     required = (ROOT / 'requirements/runtime.txt').read_text()
     optional = (ROOT / 'setup.cfg').read_text().split('[options.extras_require]')[1]
-    package_of = {'cv2': 'opencv-python-headless', 'cuda': 'cuda-python'}
+    package_of = {'cv2': 'opencv-python-headless', 'cuda': 'cuda-python', 'yaml': 'pyyaml'}
     for path in LIBRARY:
         for module in imported_modules(path):
             top = module.split('.')[0]

@@ -1176,6 +1176,28 @@ def test_cameras_of_different_shapes_share_a_model(start_node, peer, node_poses,
             assert np.allclose(points, pose.keypoints, atol=0.01)
 
 
+def test_attention_may_be_off_as_yaml_reads_it(start_node, peer, tmp_path):
+    path = tmp_path / 'robot.yaml'
+    path.write_text('/**:\n  ros__parameters:\n    attention: off\n')
+    start_node('--params-file', str(path))
+    request = GetParameters.Request(names=['attention'])
+    (value,) = peer.call(GetParameters, f'{NODE}/get_parameters', request).values
+    assert value.string_value == 'off'
+
+
+def test_closeups_are_looked_at(start_node, peer, camera, astronaut):
+    """A person who is small in the image, with the preset balanced but in fp32."""
+    poses = peer.collect(PoseArray, f'{NODE}/poses')
+    start_node('--params-file', str(ROOT / 'config/balanced.yaml'), precision='fp32')
+    camera.wait_for_node()
+    far = np.full((840, 1120, 3), 128, np.uint8)
+    far[200:328, 300:428] = astronaut[::4, ::4]
+    camera.send_until(as_image(far), lambda: poses and len(clear_people(poses[-1])) == 1)
+    (person,) = clear_people(poses[-1])
+    nose = person.keypoints[0]
+    assert (nose.x, nose.y) == pytest.approx((300 + 222 / 4, 200 + 127 / 4), abs=4)
+
+
 def test_deviations_are_drawn_on_request(start_node, peer, camera, astronaut):
     markers = peer.collect(MarkerArray, f'{NODE}/markers')
     start_node()
