@@ -15,9 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from posenet_ros.core.decode import Pose
+from posenet_ros.core.decode import TOLERANCES, Pose
 from posenet_ros.core.keypoints import (
-    COCO_SIGMAS,
     KEYPOINT_NAMES,
     MIN_KEYPOINT_SCORE,
     MIN_POSE_SCORE,
@@ -28,7 +27,6 @@ from posenet_ros.evaluation.labels import Person, Photo, to_coco, to_results
 FOUND_OKS = 0.5
 # Bounds of the heights, in pixels, that people are grouped by.
 HEIGHTS = (0, 30, 60, 120, 240, float('inf'))
-_TOLERANCES = np.square(2 * np.array(COCO_SIGMAS))
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,7 @@ def similarity(poses: Sequence[Pose], person: Person) -> np.ndarray:
         return np.zeros(0)
     keypoints = np.array([pose.keypoints[person.labelled] for pose in poses])
     squares = np.square(keypoints - person.keypoints[person.labelled]).sum(axis=2)
-    allowed = 2 * (person.area + np.spacing(1)) * _TOLERANCES[person.labelled]
+    allowed = 2 * (person.area + np.spacing(1)) * TOLERANCES[person.labelled]
     result: np.ndarray = np.exp(-squares / allowed).mean(axis=1)
     return result
 

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from posenet_ros.config import DecoderConfig
-from posenet_ros.core.decode import Pose
-from posenet_ros.core.keypoints import COCO_SIGMAS
+from posenet_ros.core.decode import TOLERANCES, Pose
 from posenet_ros.core.preprocess import Letterbox
 from posenet_ros.estimator import PoseNet
 
-_TOLERANCES = np.square(2 * np.array(COCO_SIGMAS))  # squares of distances, for an area of 1
 CLEAR_SCORE = 0.5  # of keypoints, and of the mean of a pose's keypoints, that are compared
 SAME_PERSON_OKS = 0.5  # below this, two poses are of two people
 
@@ -48,7 +46,7 @@ def keypoint_similarity(pose: Pose, reference: Pose) -> float:
     wanted = reference.keypoints[clear]
     area = max(float(np.prod(np.ptp(wanted, axis=0))), 1.0)
     squares = np.square(pose.keypoints[clear] - wanted).sum(axis=1)
-    return float(np.exp(-squares / (2 * area * _TOLERANCES[clear])).mean())
+    return float(np.exp(-squares / (2 * area * TOLERANCES[clear])).mean())
 
 
 def _is_clear(pose: Pose) -> bool:
