@@ -17,7 +17,8 @@ from posenet_ros.core.decode import TOLERANCES, Pose
 from posenet_ros.core.preprocess import Letterbox
 from posenet_ros.estimator import PoseNet
 
-CLEAR_SCORE = 0.5  # of keypoints, and of the mean of a pose's keypoints, that are compared
+CLEAR_SCORE = 0.5  # of keypoints that are compared
+CLEAR_POSE_SCORES = {'reference': 0.5, 'refined': 0.2}  # of poses, by the decoder
 SAME_PERSON_OKS = 0.5  # below this, two poses are of two people
 
 
@@ -49,20 +50,17 @@ def keypoint_similarity(pose: Pose, reference: Pose) -> float:
     return float(np.exp(-squares / (2 * area * TOLERANCES[clear])).mean())
 
 
-def _is_clear(pose: Pose) -> bool:
-    # Not by the pose's score, which depends on the decoder.
-    return float(pose.keypoint_scores.mean()) >= CLEAR_SCORE
-
-
 def matched(
-    poses: list[Pose], references: list[Pose]
+    poses: list[Pose],
+    references: list[Pose],
+    clear_score: float = CLEAR_POSE_SCORES['reference'],
 ) -> tuple[list[tuple[Pose, Pose, float]], list[Pose], list[Pose]]:
     """Matches poses with references greedily, the highest OKS first.
 
     Returns:
         The pairs; clear references without a pose; clear poses without a reference.
     """
-    wanted = [pose for pose in references if _is_clear(pose)]
+    wanted = [pose for pose in references if pose.score >= clear_score]
     pairs = sorted(
         (
             (keypoint_similarity(pose, reference), i, j)
@@ -82,8 +80,8 @@ def matched(
         pose
         for i, pose in enumerate(poses)
         if i not in found.values()
-        and _is_clear(pose)
-        # The reference may have the same person below CLEAR_SCORE.
+        and pose.score >= clear_score
+        # The reference may have the same person with a lower score.
         and all(keypoint_similarity(other, pose) < SAME_PERSON_OKS for other in references)
     ]
     return result, lost, extra
@@ -104,6 +102,7 @@ def compare(
         decoder: how poses are decoded.
     """
     decoder = DecoderConfig() if decoder is None else decoder
+    clear_score = CLEAR_POSE_SCORES[decoder.decoder]
     similarities: dict[str, list[float]] = {name: [] for name in candidates}
     shifts: dict[str, list[np.ndarray]] = {name: [] for name in candidates}
     lost = dict.fromkeys(candidates, 0)
@@ -114,9 +113,9 @@ def compare(
         height, width = image.shape[:2]
         letterbox = Letterbox.fit(height, width, *reference.config.input_size(height, width))
         wanted = reference.estimate([image], decoder)[0]
-        people += sum(map(_is_clear, wanted))
+        people += sum(pose.score >= clear_score for pose in wanted)
         for name, net in candidates.items():
-            pairs, missing, extra = matched(net.estimate([image], decoder)[0], wanted)
+            pairs, missing, extra = matched(net.estimate([image], decoder)[0], wanted, clear_score)
             lost[name] += len(missing)
             found[name] += len(extra)
             for pose, expected, similarity in pairs:

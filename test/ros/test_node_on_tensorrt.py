@@ -66,7 +66,7 @@ def device(tmp_path, monkeypatch):
     }
 
 
-def test_cameras_share_an_engine(start_node, peer, net, astronaut, device):
+def test_cameras_share_an_engine(start_node, peer, node_poses, astronaut, device):
     _, environment = device
     received = {name: peer.collect(PoseArray, f'{NODE}/{name}/poses') for name in ('a', 'b')}
     info = peer.collect(ModelInfo, f'{NODE}/model_info', LATCHED)
@@ -81,7 +81,7 @@ def test_cameras_share_an_engine(start_node, peer, net, astronaut, device):
     for name, camera in cameras.items():
         camera.send_until(picture, lambda name=name: len(received[name]) > 5)
     assert peer.spin_until(lambda: info) and info[0].backend == 'tensorrt'
-    expected = net.estimate_multiple_poses(astronaut)[0]
+    expected = node_poses(astronaut)[0]
     for messages in received.values():
         for message in messages:
             points = [(keypoint.x, keypoint.y) for keypoint in message.poses[0].keypoints]
