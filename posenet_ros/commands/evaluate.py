@@ -8,7 +8,7 @@ import math
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +116,10 @@ def run(options: argparse.Namespace) -> None:
         result = accuracy(photos, poses, min_score=options.min_score)
         evaluations.append(Evaluation(path.stem, result, poses, ()))
     if options.tune is not None:
-        many = {'max_detections': 20, **vars(options)}  # as the node has it
+        if 'node' not in options:
+            options.node = Path()  # what is proposed is for the node
         tried = evaluate_fast_ones(
-            with_progress(list(candidates(_setting('as given', argparse.Namespace(**many))))),
+            with_progress(list(candidates(_setting('as given', options)))),
             photos,
             options.images,
             options.min_score,
@@ -207,8 +208,8 @@ def _photos(options: argparse.Namespace, read: bool) -> list[Photo]:
 def _settings(options: argparse.Namespace) -> list[Setting]:
     base = _setting('as given', options)
     if not options.setting:
-        given = replace(base, name='') != Setting('', runtime=base.runtime)
-        return [base] if given or not options.predictions else []
+        nothing_given = (base.model, base.decoder) == (ModelConfig(), DecoderConfig())
+        return [] if options.predictions and nothing_given else [base]
     parser = argparse.ArgumentParser(prog='posenet evaluate --setting', add_help=False)
     add_estimation_options(parser)
     settings = []

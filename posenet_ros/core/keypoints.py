@@ -25,6 +25,11 @@ KEYPOINT_NAMES = (
     'rightAnkle',
 )
 NUM_KEYPOINTS = len(KEYPOINT_NAMES)
+# As COCO writes them, left_shoulder for leftShoulder.
+SNAKE_CASE_NAMES = tuple(
+    ''.join(f'_{letter.lower()}' if letter.isupper() else letter for letter in name)
+    for name in KEYPOINT_NAMES
+)
 
 # (parent, child) of the pose tree, in the order of the displacement channels.
 POSE_TREE = (

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from posenet_ros.core.decode import Pose
-from posenet_ros.core.keypoints import KEYPOINT_NAMES, NUM_KEYPOINTS
+from posenet_ros.core.keypoints import NUM_KEYPOINTS, SNAKE_CASE_NAMES
 from posenet_ros.errors import LabelError
 
 PERSON = 1  # COCO's category
@@ -197,18 +197,17 @@ def _columns(categories: list[Any]) -> dict[int, list[int | None]]:
     """For each category of people: which keypoint of the file is which of ours; None if missing."""
     if not categories:
         return {PERSON: list(range(NUM_KEYPOINTS))}
-    ours = [''.join(f'_{c.lower()}' if c.isupper() else c for c in part) for part in KEYPOINT_NAMES]
     columns: dict[int, list[int | None]] = {}
     for category in categories:
         if category.get('keypoints'):
             known = [name.lower().replace(' ', '_') for name in category['keypoints']]
-            found = [known.index(name) if name in known else None for name in ours]
+            found = [known.index(name) if name in known else None for name in SNAKE_CASE_NAMES]
             if any(column is not None for column in found):
                 columns[category['id']] = found
         elif category.get('name') == 'person':
             columns[category['id']] = list(range(NUM_KEYPOINTS))
     if not columns:
-        wanted = ', '.join(ours)
+        wanted = ', '.join(SNAKE_CASE_NAMES)
         raise ValueError(f'no category has the name person, or any of the keypoints {wanted}')
     return columns
 

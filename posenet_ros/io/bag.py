@@ -19,7 +19,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from posenet_ros.core.decode import Pose
-from posenet_ros.core.keypoints import KEYPOINT_NAMES
+from posenet_ros.core.keypoints import SNAKE_CASE_NAMES
 from posenet_ros.errors import ImageError, PoseNetError
 from posenet_ros.io.draw import draw_poses
 from posenet_ros.io.image_message import compressed_to_rgb, copy_rgb, image_to_rgb
@@ -30,14 +30,10 @@ STORAGE_FORMATS = {'mcap': StoragePlugin.MCAP, 'sqlite3': StoragePlugin.SQLITE3}
 UNTRACKED = -1
 
 
-def _constant_name(part: str) -> str:
-    return ''.join(f'_{letter}' if letter.isupper() else letter.upper() for letter in part)
-
-
 DEFINITIONS = {
     'posenet_ros/msg/Keypoint': '\n'.join(
         [
-            *(f'uint8 {_constant_name(part)}={i}' for i, part in enumerate(KEYPOINT_NAMES)),
+            *(f'uint8 {name.upper()}={i}' for i, name in enumerate(SNAKE_CASE_NAMES)),
             'uint8 id\nfloat32 x\nfloat32 y\nfloat32 score\nfloat32 deviation',
         ]
     ),
