@@ -21,6 +21,16 @@ from posenet_ros.errors import BackendError, NoDeviceError
 MODULES = {'pycuda': 'pycuda', 'cuda-python': 'cuda'}  # what each library is imported as
 
 
+class Graph(Protocol):
+    """Recorded work, freed with its device if not before."""
+
+    def launch(self) -> None:
+        """Queues the work again."""
+
+    def close(self) -> None:
+        """Frees it; it must not be running."""
+
+
 class Cuda(Protocol):
     """A device's memory and one stream on it. Failures raise BackendError, with CUDA's reason."""
 
@@ -54,12 +64,11 @@ class Cuda(Protocol):
     def synchronize(self) -> None:
         """Waits until the stream is empty."""
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None] | None:
-        """Captures what `work` queues as a CUDA graph.
+    def record(self, work: Callable[[], None]) -> Graph | None:
+        """Captures what `work` queues as a CUDA graph, which uses the same addresses.
 
         Returns:
-            A function that launches the graph; it uses the same addresses as `work`. None if the
-            library or the queued work does not support capturing.
+            None if the library or the queued work does not support capturing.
         """
 
     def close(self) -> None:
@@ -184,7 +193,7 @@ class PyCuda:
     def synchronize(self) -> None:
         self._stream.synchronize()
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None] | None:
+    def record(self, work: Callable[[], None]) -> Graph | None:
         return None
 
     def close(self) -> None:
@@ -223,7 +232,7 @@ class CudaPython:
         except ImportError as error:
             raise NoDeviceError(f'cuda-python cannot be imported: {error}') from error
         self._driver = driver
-        self._graphs: list[Any] = []
+        self._graphs: dict[int, Any] = {}  # executable graphs, by their handles
         try:
             self._call(driver.cuInit, 0)
             if self._call(driver.cuDeviceGetCount) == 0:
@@ -307,7 +316,7 @@ class CudaPython:
     def synchronize(self) -> None:
         self._call(self._driver.cuStreamSynchronize, self._stream)
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None] | None:
+    def record(self, work: Callable[[], None]) -> Graph | None:
         driver = self._driver
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._call(driver.cuStreamBeginCapture, self._stream, mode)
@@ -323,14 +332,32 @@ class CudaPython:
             executable = self._call(driver.cuGraphInstantiate, graph, 0)
         finally:
             driver.cuGraphDestroy(graph)
-        self._graphs.append(executable)
-        return lambda: self._call(driver.cuGraphLaunch, executable, self._stream)
+        self._graphs[int(executable)] = executable
+        return _CudaPythonGraph(self, executable)
+
+    def launch(self, executable: Any) -> None:
+        self._call(self._driver.cuGraphLaunch, executable, self._stream)
+
+    def forget(self, executable: Any) -> None:
+        self._call(self._driver.cuGraphExecDestroy, self._graphs.pop(int(executable)))
 
     def close(self) -> None:
         try:
             with self.current():
-                for graph in self._graphs:
-                    self._driver.cuGraphExecDestroy(graph)
+                for executable in list(self._graphs.values()):
+                    self.forget(executable)
                 self._driver.cuStreamDestroy(self._stream)
         finally:
             self._driver.cuDevicePrimaryCtxRelease(self._device)
+
+
+class _CudaPythonGraph:
+    def __init__(self, cuda: CudaPython, executable: Any) -> None:
+        self._cuda = cuda
+        self._executable = executable
+
+    def launch(self) -> None:
+        self._cuda.launch(self._executable)
+
+    def close(self) -> None:
+        self._cuda.forget(self._executable)

@@ -1,4 +1,4 @@
-"""Runs a TensorRT engine, from 8.5 to 11: one context, one stream, pinned buffers.
+"""Runs a TensorRT engine, from 8.5 to 11: a context per input shape, one stream, pinned buffers.
 
 Named tensors and execute_async_v3 exist in all of these versions. TensorRT reports failures by
 return values: False where something cannot be set or queued, None where an engine cannot be read.
@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from posenet_ros.backends.cuda_memory import Cuda
+from posenet_ros.backends.cuda_memory import Cuda, Graph
 from posenet_ros.backends.tensorrt_log import make_log
 from posenet_ros.core.heads import HEADS, INPUT_NAME, Heads
 from posenet_ros.errors import BackendError
@@ -24,9 +24,29 @@ logger = logging.getLogger('posenet_ros')
 
 Shape = tuple[int, ...]
 
+# Input shapes that keep a context of their own: cameras, batches, close-ups. A context has scratch
+# memory for the engine's largest input.
+MOST_CONTEXTS = 8
+# Recording a graph takes a few runs' time: not for a shape that comes once.
+RUNS_BEFORE_GRAPH = 2
+
 
 class EngineRefusedError(BackendError):
     """TensorRT cannot read an engine: another version built it, or it is damaged."""
+
+
+@dataclass
+class _Execution:
+    """An execution context that is set to one input shape.
+
+    NVIDIA asks for a context for each CUDA graph: a graph refers to the context's state, which
+    another shape would change.
+    """
+
+    context: Any
+    heads: list[np.ndarray]  # views of the pinned heads
+    runs: int = 0
+    graph: Graph | None = None
 
 
 class TensorRTBackend:
@@ -50,11 +70,11 @@ class TensorRTBackend:
         self._cuda = cuda
         self._closed = False
         self._log = make_log(trt)
-        self._launches: dict[Shape, Callable[[], None]] = {}  # by the input's shape
-        self._shape: Shape | None = None  # that the context is set to
-        self._heads_of: dict[Shape, list[np.ndarray]] = {}  # views of self._heads
+        self._executions: dict[Shape, _Execution] = {}  # by the input's shape, the latest last
+        self._spare: Any = None  # a context without a shape
+        self._images = np.empty(0, np.float32)
         self._heads: list[np.ndarray] = []
-        self._device_heads: list[int] = []
+        self._addresses: dict[str, int] = {}  # of the tensors on the device
         self._resources = contextlib.ExitStack()  # freed in reverse order, in the CUDA context
         try:
             with cuda.current():
@@ -70,23 +90,22 @@ class TensorRTBackend:
         if self._engine is None:
             raise EngineRefusedError(str(self._log.error('TensorRT cannot read the engine')))
         self._check_tensors(trt)
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
+        context = self._engine.create_execution_context()
+        if context is None:
             raise self._log.error('TensorRT cannot make an execution context')
         smallest, _, largest = (
             tuple(shape) for shape in self._engine.get_tensor_profile_shape(INPUT_NAME, 0)
         )
         self._smallest, self._largest = smallest, largest
-        self._one_size = smallest[2:] == largest[2:]
         self.max_batch = largest[0]
         # Memory for the largest input and its heads; smaller ones take the beginning of it.
-        self._images = self._pinned(largest)
-        self._set_shape(largest)
-        self._device_images = self._on_device(INPUT_NAME, self._images)
-        for name in HEADS:
-            head = self._pinned(tuple(self._context.get_tensor_shape(name)))
-            self._heads.append(head)
-            self._device_heads.append(self._on_device(name, head))
+        self._set_shape(context, largest)
+        self._images = self._allocate(INPUT_NAME, largest)
+        self._heads = [
+            self._allocate(name, tuple(context.get_tensor_shape(name))) for name in HEADS
+        ]
+        self._set_addresses(context)
+        self._spare = context
 
     def _check_tensors(self, trt: Any) -> None:
         engine = self._engine
@@ -118,18 +137,17 @@ class TensorRTBackend:
         if images.ctypes.data != pinned.ctypes.data:
             pinned[:] = images
         with self._cuda.current():
-            if shape in self._launches:
-                self._launches[shape]()
+            execution = self._execution(shape)
+            if execution.graph is not None:
+                execution.graph.launch()
             else:
-                self._enqueue(pinned)
+                self._enqueue(execution, pinned)
             self._cuda.synchronize()
-            if shape not in self._launches and self._one_size:
-                # Later runs are a CUDA graph, if it can be captured: one call instead of dozens.
-                # Only where the size is always the same: a graph belongs to the state of the
-                # context, and no GPU was there to prove that others may run in between.
-                recorded = self._cuda.record(lambda: self._enqueue(pinned))
-                self._launches[shape] = recorded or (lambda: self._enqueue(pinned))
-        return Heads(*self._heads_of[shape])
+            execution.runs += 1
+            if execution.runs == RUNS_BEFORE_GRAPH:
+                # From now on one call instead of dozens.
+                execution.graph = self._cuda.record(lambda: self._enqueue(execution, pinned))
+        return Heads(*execution.heads)
 
     def close(self) -> None:
         if self._closed:
@@ -151,44 +169,62 @@ class TensorRTBackend:
             self._resources.pop_all()
             self._forget()
 
-    def _enqueue(self, images: np.ndarray) -> None:
-        shape = images.shape
-        self._set_shape(shape)
-        if shape not in self._heads_of:
-            self._heads_of[shape] = [
-                _beginning(head, tuple(self._context.get_tensor_shape(name)))
+    def _execution(self, shape: Shape) -> _Execution:
+        """The context for an input shape: its own, a new one, or else the longest unused one."""
+        execution = self._executions.pop(shape, None)
+        if execution is None:
+            context = self._free_context()
+            self._set_shape(context, shape)
+            heads = [
+                _beginning(head, tuple(context.get_tensor_shape(name)))
                 for name, head in zip(HEADS, self._heads, strict=True)
             ]
-        self._cuda.to_device(self._device_images, images)
-        if not self._context.execute_async_v3(self._cuda.stream):
+            execution = _Execution(context, heads)
+        self._executions[shape] = execution
+        return execution
+
+    def _free_context(self) -> Any:
+        context, self._spare = self._spare, None
+        if context is None and len(self._executions) < MOST_CONTEXTS:
+            context = self._engine.create_execution_context()  # None: no memory for another
+            if context is not None:
+                self._set_addresses(context)
+        if context is None:
+            oldest = self._executions.pop(next(iter(self._executions)))
+            if oldest.graph is not None:
+                oldest.graph.close()
+            context = oldest.context
+        return context
+
+    def _enqueue(self, execution: _Execution, images: np.ndarray) -> None:
+        self._cuda.to_device(self._addresses[INPUT_NAME], images)
+        if not execution.context.execute_async_v3(self._cuda.stream):
             raise self._log.error('TensorRT could not queue the network')
-        for head, address in zip(self._heads_of[shape], self._device_heads, strict=True):
-            self._cuda.to_host(head, address)
+        for name, head in zip(HEADS, execution.heads, strict=True):
+            self._cuda.to_host(head, self._addresses[name])
 
-    def _set_shape(self, shape: Shape) -> None:
-        if shape == self._shape:
-            return
-        if not self._context.set_input_shape(INPUT_NAME, shape):
+    def _set_shape(self, context: Any, shape: Shape) -> None:
+        if not context.set_input_shape(INPUT_NAME, shape):
             raise self._log.error(f'TensorRT does not take an input of {shape}')
-        self._shape = shape
 
-    def _pinned(self, shape: tuple[int, ...]) -> np.ndarray:
+    def _set_addresses(self, context: Any) -> None:
+        for name, address in self._addresses.items():
+            if not context.set_tensor_address(name, address):
+                raise self._log.error(f'TensorRT does not take an address for {name}')
+
+    def _allocate(self, name: str, shape: Shape) -> np.ndarray:
+        """A pinned array for a tensor, and memory of its size on the device."""
         array = self._cuda.allocate_pinned(shape)
         self._resources.callback(self._cuda.free_pinned, array)
+        address = self._cuda.allocate(array.nbytes)
+        self._resources.callback(self._cuda.free, address)
+        self._addresses[name] = address
         return array
 
-    def _on_device(self, name: str, like: np.ndarray) -> int:
-        address = self._cuda.allocate(like.nbytes)
-        self._resources.callback(self._cuda.free, address)
-        if not self._context.set_tensor_address(name, address):
-            raise self._log.error(f'TensorRT does not take an address for {name}')
-        return address
-
     def _forget(self) -> None:
-        """Drops the context, the engine and the runtime, in this order, which frees them."""
-        self._launches = {}
-        self._heads_of = {}
-        self._context = self._engine = self._runtime = None
+        """Drops the contexts, the engine and the runtime, in this order, which frees them."""
+        self._executions = {}
+        self._spare = self._engine = self._runtime = None
 
 
 def _beginning(memory: np.ndarray, shape: Shape) -> np.ndarray:

@@ -17,7 +17,7 @@ from posenet_ros.progress import Progress, no_progress
 
 # Part of the cache keys: increase them when the same weights give another graph.
 EXPORTER_VERSION = 3
-QUANTIZER_VERSION = 3
+QUANTIZER_VERSION = 4
 
 logger = logging.getLogger('posenet_ros')
 

@@ -68,6 +68,7 @@ def to_dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
     ):
         for axis, name in axes.items():
             value.type.tensor_type.shape.dim[axis].dim_param = name
+    del dynamic.graph.value_info[:]  # of the size that it was made for, from the quantizer
     onnx.checker.check_model(dynamic)
     return dynamic
 

@@ -13,6 +13,7 @@ import ast
 import ctypes
 import json
 import types
+import weakref
 from enum import Enum
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def make_tensorrt(driver: HostDriver, version: str | None = None) -> types.Modul
     trt = types.ModuleType('tensorrt')
     trt.__version__ = version or '10.13.3.9'
     trt.faults = set()  # names of calls that report failure, for the tests
+    trt.contexts = weakref.WeakSet()  # execution contexts that are alive
     names = api(version) if version else {}
 
     def enumeration(name, *members):
@@ -225,6 +227,7 @@ def make_tensorrt(driver: HostDriver, version: str | None = None) -> types.Modul
         def __init__(self, engine):
             self.engine, self.shape = engine, None
             self.addresses, self.kernels = {}, []
+            trt.contexts.add(self)
 
         def set_input_shape(self, name, shape):
             smallest, _, largest = self.engine.shapes

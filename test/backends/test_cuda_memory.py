@@ -45,20 +45,24 @@ def test_floats_come_back_as_they_went(cuda):
         cuda.free_pinned(back)
 
 
-def test_captured_graph_repeats_the_work(cuda, library):
+def test_captured_graph_repeats_the_work(driver, cuda, library):
     with cuda.current():
         host = cuda.allocate_pinned((4,))
         address = cuda.allocate(host.nbytes)
-        launch = cuda.record(lambda: cuda.to_device(address, host))
-        assert (launch is not None) == (library == 'cuda-python')
-        if launch is not None:
+        graph = cuda.record(lambda: cuda.to_device(address, host))
+        assert (graph is not None) == (library == 'cuda-python')
+        if graph is not None:
             host[:] = 7
-            launch()
+            graph.launch()
             cuda.synchronize()
             host[:] = 0
             cuda.to_host(host, address)
             cuda.synchronize()
             assert (host == 7).all()
+            before = driver.alive.executables
+            graph.close()
+            assert driver.alive.executables == before - 1
+            assert cuda.record(lambda: cuda.to_device(address, host))  # freed with its device
         cuda.free(address)
         cuda.free_pinned(host)
 

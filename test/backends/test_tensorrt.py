@@ -104,6 +104,36 @@ def test_images_of_several_shapes_share_one_engine(tensorrt, library, small):
             net.backend.run(np.zeros((1, 3, 17, 17), np.float32))
 
 
+def test_a_context_and_a_graph_for_each_shape(tensorrt, driver, library, small, monkeypatch):
+    monkeypatch.setattr('posenet_ros.backends.engine.MOST_CONTEXTS', 3)
+    pictures = images(9)
+    with PoseNet.load(small, 'onnxruntime') as net:
+        expected = [all_numbers(net.estimate([picture], SINGLE)) for picture in pictures]
+    with PoseNet.load(small, 'tensorrt', max_batch=8, cuda_library=library) as net:
+        contexts = tensorrt.contexts
+        for count, wanted in ((1, 1), (2, 2), (2, 2), (3, 3), (4, 3), (5, 3), (1, 3), (4, 3)):
+            # More shapes than contexts: the longest unused one goes, and its graph with it.
+            results = net.estimate(pictures[:count], SINGLE)
+            assert [all_numbers([poses]) for poses in results] == expected[:count]
+            assert len(contexts) == wanted
+        graphs = driver.alive.executables
+        for _ in range(2):
+            net.estimate(pictures[:5], SINGLE)  # its second and third run
+        assert driver.alive.executables - graphs == (library == 'cuda-python')
+    assert len(contexts) == 0
+
+
+def test_without_memory_for_another_context_shapes_share_one(tensorrt, library, small):
+    pictures = images(2)
+    with PoseNet.load(small, 'tensorrt', max_batch=2, cuda_library=library) as net:
+        expected = all_numbers(net.estimate(pictures[:1], SINGLE))
+        tensorrt.faults.add('create_execution_context')
+        for _ in range(3):
+            assert all_numbers(net.estimate(pictures, SINGLE)[:1]) == expected
+            assert all_numbers(net.estimate(pictures[:1], SINGLE)) == expected
+        assert len(tensorrt.contexts) == 1
+
+
 def test_only_the_batchs_own_images_and_heads_are_copied(tensorrt, driver, library, small):
     with PoseNet.load(small, 'tensorrt', max_batch=4, cuda_library=library) as net:
         image, heads = 33 * 33 * 3 * 4, 3 * 3 * (17 + 34 + 32 + 32) * 4
