@@ -85,7 +85,10 @@ class TensorRTBackend:
 
     def _open(self, plan: bytes, trt: Any) -> None:
         self._resources.callback(self._forget)
-        self._runtime = trt.Runtime(self._log)
+        try:
+            self._runtime = trt.Runtime(self._log)
+        except TypeError as error:  # of the bindings, which got no object
+            raise self._log.error('TensorRT cannot make a runtime') from error
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise EngineRefusedError(str(self._log.error('TensorRT cannot read the engine')))

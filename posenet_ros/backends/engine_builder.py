@@ -84,7 +84,10 @@ def build_engine(
         BackendError: TensorRT cannot parse or build the model; with what it logged.
     """
     log = make_log(trt)
-    builder = trt.Builder(log)
+    try:
+        builder = trt.Builder(log)
+    except TypeError as error:  # of the bindings, which got no object
+        raise log.error('TensorRT cannot make a builder') from error
     flags = trt.NetworkDefinitionCreationFlag
     if is_strongly_typed(trt):
         network = builder.create_network(1 << int(flags.STRONGLY_TYPED))

@@ -93,6 +93,10 @@ def make_tensorrt(driver: HostDriver, version: str | None = None) -> types.Modul
             return True
         return False
 
+    def made(name, log):
+        if fails(name, log):
+            raise TypeError('pybind11::init(): factory function returned nullptr')
+
     class Tensor:
         def __init__(self, name):
             self.name = name
@@ -197,6 +201,7 @@ def make_tensorrt(driver: HostDriver, version: str | None = None) -> types.Modul
         num_DLA_cores = 0
 
         def __init__(self, log):
+            made('Builder', log)
             self.log = log
 
         def create_network(self, flags):
@@ -310,6 +315,7 @@ def make_tensorrt(driver: HostDriver, version: str | None = None) -> types.Modul
         _own = ('log',)
 
         def __init__(self, log):
+            made('Runtime', log)
             self.log = log
 
         def deserialize_cuda_engine(self, plan):

@@ -208,7 +208,14 @@ def test_images_of_other_memory_are_copied(tensorrt, pycuda, small):
 
 @pytest.mark.parametrize(
     'fault',
-    ['create_execution_context', 'set_input_shape', 'set_tensor_address', 'execute_async_v3'],
+    [
+        'Builder',
+        'Runtime',
+        'create_execution_context',
+        'set_input_shape',
+        'set_tensor_address',
+        'execute_async_v3',
+    ],
 )
 def test_unsuccessful_calls_are_raised_with_their_reason(tensorrt, library, small, fault):
     tensorrt.faults.add(fault)
