@@ -27,8 +27,10 @@ Shape = tuple[int, ...]
 # Input shapes that keep a context of their own: cameras, batches, close-ups. A context has scratch
 # memory for the engine's largest input.
 MOST_CONTEXTS = 8
-# Recording a graph takes a few runs' time: not for a shape that comes once.
+# Recording a graph takes a few runs' time: not for a shape that comes once, and where shapes take
+# turns in a context, whose graph goes with the shape, only for one that stays.
 RUNS_BEFORE_GRAPH = 2
+RUNS_BEFORE_GRAPH_IN_TURNS = 32
 
 
 class EngineRefusedError(BackendError):
@@ -72,6 +74,7 @@ class TensorRTBackend:
         self._log = make_log(trt)
         self._executions: dict[Shape, _Execution] = {}  # by the input's shape, the latest last
         self._spare: Any = None  # a context without a shape
+        self._in_turns = False  # whether there are more shapes than contexts
         self._images = np.empty(0, np.float32)
         self._heads: list[np.ndarray] = []
         self._addresses: dict[str, int] = {}  # of the tensors on the device
@@ -80,7 +83,7 @@ class TensorRTBackend:
             with cuda.current():
                 self._open(plan, trt)
         except BaseException:
-            self._free()
+            self.free()
             raise
 
     def _open(self, plan: bytes, trt: Any) -> None:
@@ -147,7 +150,8 @@ class TensorRTBackend:
                 self._enqueue(execution, pinned)
             self._cuda.synchronize()
             execution.runs += 1
-            if execution.runs == RUNS_BEFORE_GRAPH:
+            enough = RUNS_BEFORE_GRAPH_IN_TURNS if self._in_turns else RUNS_BEFORE_GRAPH
+            if execution.runs == enough and execution.graph is None:
                 # From now on one call instead of dozens.
                 execution.graph = self._cuda.record(lambda: self._enqueue(execution, pinned))
         return Heads(*execution.heads)
@@ -155,12 +159,13 @@ class TensorRTBackend:
     def close(self) -> None:
         if self._closed:
             return
-        self._closed = True
-        self._free()
+        self.free()
         with contextlib.suppress(BackendError):  # a lost device, which was logged already
             self._cuda.close()
 
-    def _free(self) -> None:
+    def free(self) -> None:
+        """Frees the engine; the device stays open."""
+        self._closed = True
         # Pushed last and so called first: a failed run may have left work on the stream.
         self._resources.callback(self._cuda.synchronize)
         try:
@@ -188,15 +193,27 @@ class TensorRTBackend:
 
     def _free_context(self) -> Any:
         context, self._spare = self._spare, None
-        if context is None and len(self._executions) < MOST_CONTEXTS:
-            context = self._engine.create_execution_context()  # None: no memory for another
-            if context is not None:
-                self._set_addresses(context)
+        if context is None and not self._in_turns and len(self._executions) < MOST_CONTEXTS:
+            context = self._another_context()
         if context is None:
+            self._in_turns = True
             oldest = self._executions.pop(next(iter(self._executions)))
             if oldest.graph is not None:
                 oldest.graph.close()
             context = oldest.context
+        return context
+
+    def _another_context(self) -> Any:
+        """A context beside the first; None if there is no memory or none can share its profile.
+
+        Until TensorRT 8.6 an optimization profile belongs to one context.
+        """
+        context = self._engine.create_execution_context()
+        if context is None or not context.set_optimization_profile_async(0, self._cuda.stream):
+            reason = self._log.reasons()
+            logger.info('TensorRT runs inputs of all shapes in one context: %s', reason)
+            return None
+        self._set_addresses(context)
         return context
 
     def _enqueue(self, execution: _Execution, images: np.ndarray) -> None:

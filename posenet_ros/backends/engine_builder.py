@@ -17,7 +17,7 @@ from posenet_ros.input_size import InputSizes
 from posenet_ros.progress import Progress
 
 # Part of every engine's key: increase it when the same ONNX and options make another engine.
-BUILDER_VERSION = 1
+BUILDER_VERSION = 2
 
 Shape = tuple[int, int, int, int]
 
@@ -113,6 +113,8 @@ def build_engine(
         _allow_precision(trt, config, network, options.precision)
     if options.dla_core is not None:
         _use_dla(trt, builder, config, options)
+    _use_own_kernels(trt, config)
+    _share_profile(trt, config)
     _add_profile(builder, config, options.profile, log)
     cache = config.create_timing_cache(timing_cache)
     if cache is None:
@@ -146,6 +148,25 @@ def _allow_precision(trt: Any, config: Any, network: Any, precision: str) -> Non
             if layer.type == trt.LayerType.CONVOLUTION:
                 break
             layer = makers.get(layer.get_input(0).name)
+
+
+def _use_own_kernels(trt: Any, config: Any) -> None:
+    """Lets TensorRT 8.5 do without cuDNN and cuBLAS, as later versions do.
+
+    They are a gigabyte in memory, and where they are missing no engine is built.
+    """
+    if hasattr(trt.PreviewFeature, 'DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805'):
+        feature = trt.PreviewFeature.DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805
+        config.set_preview_feature(feature, True)
+        others = (trt.TacticSource.CUBLAS, trt.TacticSource.CUBLAS_LT, trt.TacticSource.CUDNN)
+        kept = config.get_tactic_sources() & ~sum(1 << int(source) for source in others)
+        config.set_tactic_sources(kept)
+
+
+def _share_profile(trt: Any, config: Any) -> None:
+    """Lets several contexts, each set to an input shape, use the one profile; 8.5 cannot."""
+    if hasattr(trt.PreviewFeature, 'PROFILE_SHARING_0806'):
+        config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
 
 
 def _use_dla(trt: Any, builder: Any, config: Any, options: EngineOptions) -> None:

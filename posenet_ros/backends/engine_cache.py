@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def cached_engine(
     model: bytes,
     options: EngineOptions,
     *,
+    check: Callable[[bytes], None],
     rebuild: bool = False,
     progress: Progress | None = None,
 ) -> bytes:
@@ -63,6 +65,7 @@ def cached_engine(
         cuda: the device.
         model: serialised ONNX.
         options: how it is built.
+        check: raises an error for a new engine that is not to be kept.
         rebuild: build it even if the cache has it.
         progress: called during a build; None logs every quarter.
 
@@ -85,6 +88,7 @@ def cached_engine(
         if timing_cache:
             cache.put(device, timing_cache)
         logger.info('built the TensorRT engine in %.1f s', time.monotonic() - started)
+        check(plan)
         return plan
 
     return cache.get(engine_key(trt, cuda, model, options), build, rebuild)

@@ -11,6 +11,7 @@ from posenet_ros.backends.cuda_memory import Cuda, open_cuda
 from posenet_ros.backends.engine import EngineRefusedError, TensorRTBackend
 from posenet_ros.backends.engine_builder import EngineOptions, Profile, is_strongly_typed
 from posenet_ros.backends.engine_cache import cached_engine
+from posenet_ros.backends.engine_check import check_engine
 from posenet_ros.config import RuntimeConfig
 from posenet_ros.errors import BackendError, NoDeviceError
 from posenet_ros.model.network import Network
@@ -66,8 +67,18 @@ class TensorRT:
             self._options.workspace_mib,
             self._options.dla_core if self._options.dla_core >= 0 else None,
         )
+
+        def check(plan: bytes) -> None:
+            check_engine(self.trt, self.cuda, plan, self.precision, network)
+
         return cached_engine(
-            self.trt, self.cuda, network.onnx, engine_options, rebuild=rebuild, progress=progress
+            self.trt,
+            self.cuda,
+            network.onnx,
+            engine_options,
+            check=check,
+            rebuild=rebuild,
+            progress=progress,
         )
 
     def load(self, network: Network, max_batch: int = 1) -> TensorRTBackend:

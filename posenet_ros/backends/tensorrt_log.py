@@ -28,9 +28,14 @@ def make_log(trt: Any) -> Any:
             else:
                 logger.debug('TensorRT: %s', message.strip())
 
+        def reasons(self) -> str:
+            """The errors that were logged since the last call."""
+            reasons, self.errors = '; '.join(self.errors), deque(maxlen=5)
+            return reasons
+
         def error(self, what: str) -> BackendError:
             """An exception with the errors that were logged since the last one."""
-            reasons, self.errors = '; '.join(self.errors), deque(maxlen=5)
+            reasons = self.reasons()
             return BackendError(f'{what}: {reasons}' if reasons else what)
 
     return Log()

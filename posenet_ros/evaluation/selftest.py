@@ -31,6 +31,7 @@ from posenet_ros.version import __version__
 
 BATCHES = (1, 4)
 MAX_FP32_ERROR = 0.05  # of any head: pixels, or score
+MAX_SCORE_ERROR = 0.25  # of the heatmap in any precision; a wrong kernel makes it larger
 # Their versions are in the report; not all of them are needed.
 PACKAGES = ('numpy', 'onnx', 'onnxruntime', 'numba', 'tensorrt', 'pycuda', 'cuda-bindings')
 
@@ -122,6 +123,11 @@ def _judged(run: dict[str, Any]) -> dict[str, str]:
     if run['precision'] == 'fp32' and worst > MAX_FP32_ERROR:
         return {
             'error': f'fp32 differs from ONNX Runtime by {worst:.3g}, more than {MAX_FP32_ERROR}'
+        }
+    if not run['max_error']['heatmap'] <= MAX_SCORE_ERROR:  # NaN too
+        return {
+            'error': f'heatmap scores differ from ONNX Runtime by {run["max_error"]["heatmap"]:.3g}'
+            f', more than {MAX_SCORE_ERROR}'
         }
     # Data left over from another run makes whole heads wrong; other tactics differ far less.
     if run['batch_error'] > max(MAX_FP32_ERROR, 2 * worst):

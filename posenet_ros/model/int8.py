@@ -5,11 +5,12 @@ errors of the small depthwise kernels add up; three steps before it keep the pos
 
 1. Ranges, for TensorRT's symmetric activations. Cross-layer equalisation (Nagel et al. 2019):
    channels that stay far below ReLU6's limit are scaled up, and the next layer's weights down.
-   Activations that no padding follows are centred on 0, so that all 255 steps are used. Neither
+   Activations that no padding follows are centred on 0, so that all 256 steps are used. Neither
    changes the float32 result.
 2. Rounding. GPTQ (Frantar et al. 2022): each weight is rounded so that it compensates the error
    that earlier ones made in the layer's output. Bias correction (Nagel et al. 2019): the bias
    compensates the rest of the mean error.
+   Where they are, there is no Clip: quantisation itself ends at the limits.
 3. The first layers lose most accuracy and cost little time. As many stay in float32 as it takes to
    keep displacements within a pixel on the images. The heads always stay in float32.
 """
@@ -36,7 +37,11 @@ from posenet_ros.progress import Progress, no_progress
 
 LAYOUTS = ('tensorrt', 'onnxruntime')
 
+# A convolution, its ReLU6, and the layers that read it.
+Edge = tuple[onnx.NodeProto, onnx.NodeProto, list[onnx.NodeProto]]
+
 RELU6_LIMIT = 6.0
+CENTRE = RELU6_LIMIT / 2
 # Channels are scaled to a quarter of the limit, which leaves headroom for other images. With half,
 # networks calibrated on generated images lost 0.01 OKS on photos.
 EQUALISATION_MARGIN = 4.0
@@ -107,7 +112,12 @@ def to_int8(
     choices = FLOAT_LAYERS if float_layers is None else (float_layers,)
     for i, count in enumerate(choices):
         progress('choosing the layers that stay in float32', i + 1, len(choices))
-        quantized = _quantize(_with_float_front(rounded, graph, count), images, layout, count)
+        partly = _with_float_front(rounded, graph, count)
+        if layout == 'tensorrt':
+            _uncentre_float(partly, count)
+        quantized = _quantize(partly, images, layout, count)
+        if layout == 'tensorrt':
+            _limit_by_quantization(quantized)
         error = displacement_error(model, quantized, images[:IMAGES_JUDGED])
         if error <= MAX_DISPLACEMENT_ERROR:
             break
@@ -161,24 +171,74 @@ def _equalise(model: onnx.ModelProto, images: np.ndarray) -> None:
 
 def _centre(model: onnx.ModelProto) -> None:
     """Shifts activations from [0, 6] to [-3, 3] where no zero padding follows."""
+    edges = [
+        (conv, clip, readers)
+        for conv, clip, readers in _relu6_edges(model)
+        if not any(any(_attributes(reader)['pads']) for reader in readers)
+    ]
+    _shift(model, edges, -CENTRE, (-CENTRE, CENTRE))
+
+
+def _uncentre_float(model: onnx.ModelProto, float_layers: int) -> None:
+    """Shifts activations back that stay in float: plain ReLU6 is what every runtime knows best."""
+    quantized = {node.name for node in _inner_convolutions(model)[float_layers:]}
     constants = _constants(model)
-    half = RELU6_LIMIT / 2
-    limits = [numpy_helper.from_array(np.float32(limit), f'{limit:g}') for limit in (-half, half)]
-    model.graph.initializer.extend(limits)
-    for conv, clip, readers in _relu6_edges(model):
-        if any(any(_attributes(reader)['pads']) for reader in readers):
+    edges = [
+        (conv, clip, readers)
+        for conv, clip, readers in _relu6_edges(model)
+        if _array(constants[clip.input[1]]) < 0
+        and not all(reader.name in quantized for reader in readers)
+    ]
+    _shift(model, edges, CENTRE, (0.0, RELU6_LIMIT))
+
+
+def _limit_by_quantization(model: onnx.ModelProto) -> None:
+    """Takes the Clip away where quantisation does the same: -3 is -128 steps, and 3 is 127.
+
+    It is one operation less. Besides, TensorRT 8.5 applies limits other than ReLU6's in steps
+    instead of in values where it fuses them into an int8 depthwise convolution: -3 to 3 steps of
+    128 were left, and nobody was seen (measured on an H200; doc/gpu.md).
+    """
+    constants = _constants(model)
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    step = np.float32(CENTRE / 128)
+    for clip in [node for node in model.graph.node if node.op_type == 'Clip']:
+        quantizers = readers[clip.output[0]]
+        if _array(constants[clip.input[1]]) >= 0 or any(
+            node.op_type != 'QuantizeLinear' for node in quantizers
+        ):
             continue
+        for quantizer in quantizers:
+            quantizer.input[0] = clip.input[0]
+            for node in (quantizer, *readers[quantizer.output[0]]):
+                _set(constants[node.input[1]], step)
+        model.graph.node.remove(clip)
+
+
+def _shift(
+    model: onnx.ModelProto, edges: Sequence[Edge], offset: float, limits: tuple[float, float]
+) -> None:
+    """Adds an offset to activations, and takes it away again in the layers that read them."""
+    constants = _constants(model)
+    names = [f'{limit:g}' for limit in limits]
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.float32(limit), name)
+        for limit, name in zip(limits, names, strict=True)
+        if name not in constants
+    )
+    for conv, clip, readers in edges:
         bias = constants[conv.input[2]]
-        _set(bias, _array(bias) - half)
-        clip.input[1], clip.input[2] = (limit.name for limit in limits)
+        _set(bias, _array(bias) + offset)
+        clip.input[1], clip.input[2] = names
         for reader in readers:
             kernel, bias = (constants[name] for name in reader.input[1:3])
-            _set(bias, _array(bias) + half * _array(kernel).sum(axis=(1, 2, 3)))
+            _set(bias, _array(bias) - offset * _array(kernel).sum(axis=(1, 2, 3)))
 
 
-def _relu6_edges(
-    model: onnx.ModelProto,
-) -> list[tuple[onnx.NodeProto, onnx.NodeProto, list[onnx.NodeProto]]]:
+def _relu6_edges(model: onnx.ModelProto) -> list[Edge]:
     """Convolution, its ReLU6, and the readers of that, where all readers are convolutions."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:

@@ -17,7 +17,7 @@ from posenet_ros.progress import Progress, no_progress
 
 # Part of the cache keys: increase them when the same weights give another graph.
 EXPORTER_VERSION = 3
-QUANTIZER_VERSION = 4
+QUANTIZER_VERSION = 5
 
 logger = logging.getLogger('posenet_ros')
 
@@ -29,6 +29,7 @@ class Network:
     onnx: bytes  # input and outputs: core/heads.py
     precision: str  # fp32, fp16 or int8
     sizes: InputSizes  # that it takes; those of a range are all in the ONNX, with free dimensions
+    architecture: str  # decides how images are normalised
     weights_sha256: str
 
 
@@ -109,7 +110,7 @@ def make_network(
     except CacheError as error:
         logger.warning('%s; the network is built anew at every start', error)
         onnx = build('there is no cache')
-    return Network(onnx, precision, sizes, checkpoint.sha256)
+    return Network(onnx, precision, sizes, config.architecture, checkpoint.sha256)
 
 
 def weights_for(config: ModelConfig, precision: str) -> Checkpoint:

@@ -76,6 +76,8 @@ def make_tensorrt(driver: HostDriver, version: str | None = None) -> types.Modul
         ('NetworkDefinitionCreationFlag', 'EXPLICIT_BATCH', 'STRONGLY_TYPED'),
         ('BuilderFlag', 'FP16', 'INT8', 'GPU_FALLBACK', 'TF32', 'PREFER_PRECISION_CONSTRAINTS'),
         ('OnnxParserFlag', 'NATIVE_INSTANCENORM'),
+        ('PreviewFeature', 'PROFILE_SHARING_0806'),
+        ('TacticSource', 'CUBLAS', 'CUBLAS_LT', 'CUDNN', 'EDGE_MASK_CONVOLUTIONS'),
         ('MemoryPoolType', 'WORKSPACE'),
         ('DataType', 'FLOAT', 'HALF', 'INT8', 'INT32', 'BOOL'),
         ('TensorIOMode', 'NONE', 'INPUT', 'OUTPUT'),
@@ -171,10 +173,21 @@ def make_tensorrt(driver: HostDriver, version: str | None = None) -> types.Modul
 
     class IBuilderConfig(Strict):
         default_device_type = DLA_core = progress_monitor = None
-        _own = ('flags', 'limits', 'profiles', 'cache')
+        sources = 0b1111
+        _own = ('flags', 'limits', 'profiles', 'cache', 'preview')
 
         def __init__(self):
-            self.flags, self.limits, self.profiles = {'TF32'}, {}, []
+            self.flags, self.limits, self.profiles, self.preview = {'TF32'}, {}, [], set()
+
+        def get_tactic_sources(self):
+            return self.sources
+
+        def set_tactic_sources(self, sources):
+            self.sources = sources
+            return True
+
+        def set_preview_feature(self, feature, on):
+            self.preview.add(feature.name)
 
         def set_flag(self, flag):
             self.flags.add(flag.name)
@@ -223,18 +236,34 @@ def make_tensorrt(driver: HostDriver, version: str | None = None) -> types.Modul
                 for step in range(2):
                     monitor.step_complete('Building', step)
                 monitor.phase_finish('Building')
-            header = json.dumps({'shapes': config.profiles[0].shapes}).encode()
+            # Contexts share the profile: on demand in 8.6, always from 10 on.
+            shared = trt.__version__[0] == '1' or 'PROFILE_SHARING_0806' in config.preview
+            header = json.dumps({'shapes': config.profiles[0].shapes, 'shared': shared}).encode()
             return memoryview(MAGIC + header + b'\n' + network.model)
 
     class IExecutionContext(Strict):
-        _own = ('engine', 'shape', 'addresses', 'kernels')
+        _own = ('engine', 'shape', 'addresses', 'kernels', 'profile')
 
         def __init__(self, engine):
             self.engine, self.shape = engine, None
             self.addresses, self.kernels = {}, []
+            self.profile = -1 if engine.contexts else 0  # only the first one gets it
+            engine.contexts.add(self)
             trt.contexts.add(self)
 
+        def set_optimization_profile_async(self, index, stream):
+            assert type(stream) is int
+            others = [c for c in self.engine.contexts if c is not self and c.profile == index]
+            if others and not self.engine.shared:
+                self.engine.log.log(ILogger.ERROR, f'Profile {index} has been chosen by another')
+                return False
+            self.profile = index
+            return True
+
         def set_input_shape(self, name, shape):
+            if self.profile < 0:
+                self.engine.log.log(ILogger.ERROR, 'no optimization profile')
+                return False
             smallest, _, largest = self.engine.shapes
             allowed = all(a <= b <= c for a, b, c in zip(smallest, shape, largest, strict=True))
             if fails('set_input_shape', self.engine.log) or not allowed:
@@ -271,9 +300,10 @@ def make_tensorrt(driver: HostDriver, version: str | None = None) -> types.Modul
             return driver.launch(stream, kernel) == 0
 
     class ICudaEngine(Strict):
-        _own = ('session', 'shapes', 'inputs', 'outputs', 'log')
+        _own = ('session', 'shapes', 'inputs', 'outputs', 'log', 'shared', 'contexts')
 
-        def __init__(self, model, shapes, log):
+        def __init__(self, model, shapes, shared, log):
+            self.shared, self.contexts = shared, weakref.WeakSet()
             self.session = ort.InferenceSession(model, providers=['CPUExecutionProvider'])
             self.shapes, self.log = shapes, log
             self.inputs = {i.name: i.shape for i in self.session.get_inputs()}
@@ -307,6 +337,8 @@ def make_tensorrt(driver: HostDriver, version: str | None = None) -> types.Modul
                 image = array(next(iter(self.inputs)), shape)
                 results = self.session.run(list(self.outputs), {next(iter(self.inputs)): image})
                 for name, result in zip(self.outputs, results, strict=True):
+                    if 'wrong kernel' in trt.faults:
+                        result = 1 - result
                     array(name, result.shape)[:] = result
 
             return run
@@ -322,7 +354,9 @@ def make_tensorrt(driver: HostDriver, version: str | None = None) -> types.Modul
             if fails('deserialize_cuda_engine', self.log) or not plan.startswith(MAGIC):
                 return None
             header, _, model = plan[len(MAGIC) :].partition(b'\n')
-            return ICudaEngine(model, [tuple(s) for s in json.loads(header)['shapes']], self.log)
+            header = json.loads(header)
+            shapes = [tuple(shape) for shape in header['shapes']]
+            return ICudaEngine(model, shapes, header['shared'], self.log)
 
     class IProgressMonitor:
         pass

@@ -104,23 +104,34 @@ def test_images_of_several_shapes_share_one_engine(tensorrt, library, small):
             net.backend.run(np.zeros((1, 3, 17, 17), np.float32))
 
 
-def test_a_context_and_a_graph_for_each_shape(tensorrt, driver, library, small, monkeypatch):
+def test_a_context_and_a_graph_for_each_shape(each_tensorrt, driver, library, small, monkeypatch):
     monkeypatch.setattr('posenet_ros.backends.engine.MOST_CONTEXTS', 3)
+    # TensorRT 8.5 cannot share the profile of an engine, so it has one context.
+    most = 1 if each_tensorrt.__version__.startswith('8.5') else 3
+    records = library == 'cuda-python'
     pictures = images(9)
     with PoseNet.load(small, 'onnxruntime') as net:
         expected = [all_numbers(net.estimate([picture], SINGLE)) for picture in pictures]
     with PoseNet.load(small, 'tensorrt', max_batch=8, cuda_library=library) as net:
-        contexts = tensorrt.contexts
-        for count, wanted in ((1, 1), (2, 2), (2, 2), (3, 3), (4, 3), (5, 3), (1, 3), (4, 3)):
-            # More shapes than contexts: the longest unused one goes, and its graph with it.
+
+        def check(count):
             results = net.estimate(pictures[:count], SINGLE)
             assert [all_numbers([poses]) for poses in results] == expected[:count]
-            assert len(contexts) == wanted
-        graphs = driver.alive.executables
-        for _ in range(2):
-            net.estimate(pictures[:5], SINGLE)  # its second and third run
-        assert driver.alive.executables - graphs == (library == 'cuda-python')
-    assert len(contexts) == 0
+
+        assert driver.alive.executables == records  # of the warm-up's shape
+        for count in (2, 2, 3, 3):
+            check(count)
+        assert len(each_tensorrt.contexts) == most
+        assert driver.alive.executables == (3 * records if most == 3 else 0)
+        for count in (4, 5, 1, 4, 3, 1, 2):
+            # More shapes than contexts: the longest unused one goes, and its graph with it.
+            check(count)
+            assert len(each_tensorrt.contexts) == most
+        assert driver.alive.executables == 0  # none stayed for long
+        for _ in range(40):
+            check(5)
+        assert driver.alive.executables == records
+    assert len(each_tensorrt.contexts) == 0
 
 
 def test_without_memory_for_another_context_shapes_share_one(tensorrt, library, small):
@@ -239,6 +250,17 @@ def test_engine_of_another_network_is_refused(tensorrt, pycuda, small):
     tensorrt.faults.add('half heads')
     with pytest.raises(BackendError, match=r'the engine has .* in .*HALF'):
         PoseNet.load(small, 'tensorrt')
+
+
+def test_engine_that_computes_something_else_is_not_kept(tensorrt, library, small):
+    tensorrt.faults.add('wrong kernel')
+    for _ in range(2):
+        with pytest.raises(BackendError, match=r'is wrong: heatmap scores differ by'):
+            PoseNet.load(small, 'tensorrt', 'fp16', cuda_library=library)
+    tensorrt.faults.clear()
+    PoseNet.load(small, 'tensorrt', 'fp16', cuda_library=library).close()
+    tensorrt.faults.add('wrong kernel')
+    PoseNet.load(small, 'tensorrt', 'fp16', cuda_library=library).close()
 
 
 def test_unreadable_engine_is_rebuilt_once(tensorrt, pycuda, small, caplog):
@@ -372,8 +394,19 @@ def test_every_option_of_the_build_reaches_tensorrt(tensorrt, pycuda, small):
     assert tensorrt.built[1].cache.data == b'timed '  # what the first build measured
 
 
+def test_engines_need_no_other_libraries_and_share_their_profile(each_tensorrt, pycuda, small):
+    PoseNet.load(small, 'tensorrt').close()
+    config, version = each_tensorrt.built[1], each_tensorrt.__version__
+    own = 0b1000 if version.startswith('8.') else 0b1111  # from 10 on it is the default
+    assert config.sources == own
+    wanted = {'PROFILE_SHARING_0806'} if version.startswith(('8.6', '10.')) else set()
+    if version.startswith('8.'):
+        wanted.add('DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805')
+    assert config.preview == wanted
+
+
 def test_refused_graph_is_reported_with_every_reason(tensorrt, pycuda, small, monkeypatch):
-    no_graph = Network(b'no graph', 'fp32', small.input_sizes, '')
+    no_graph = Network(b'no graph', 'fp32', small.input_sizes, 'MobileNetV1', '')
     monkeypatch.setattr('posenet_ros.estimator.make_network', lambda *_: no_graph)
     with pytest.raises(BackendError, match=r'does not take the ONNX model: .*and a second reason'):
         PoseNet.load(small, 'tensorrt')

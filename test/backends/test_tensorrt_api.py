@@ -26,7 +26,8 @@ OBJECTS = {
     'layer': 'ILayer',
     'engine': 'ICudaEngine',
     'self._engine': 'ICudaEngine',
-    'self._context': 'IExecutionContext',
+    'context': 'IExecutionContext',
+    'execution.context': 'IExecutionContext',
     'self._runtime': 'Runtime',
 }
 # Names of the module that the lists do not have; TensorRT for RTX does.

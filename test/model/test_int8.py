@@ -141,6 +141,26 @@ def test_equalising_and_centring_change_nothing_in_float32(tmp_path):
         assert np.allclose(heads[name], expected[name], rtol=1e-4, atol=1e-4), name
 
 
+def test_no_limits_but_relu6s_are_left_for_tensorrt(tmp_path):
+    """Others are wrong there in int8; quantisation limits what is centred."""
+    quantized = to_int8(exported(tmp_path, mobilenet_like()), images(4), 'tensorrt', float_layers=1)
+    constants = {c.name: c for c in quantized.graph.initializer}
+    producers = {node.output[0]: node for node in quantized.graph.node}
+    clips = [node for node in quantized.graph.node if node.op_type == 'Clip']
+    assert clips
+    for clip in clips:
+        limits = [numpy_helper.to_array(constants[name]).item() for name in clip.input[1:]]
+        assert limits == [0.0, 6.0]
+    centred = [
+        node
+        for node in quantized.graph.node
+        if node.op_type == 'QuantizeLinear' and producers[node.input[0]].op_type == 'Conv'
+    ]
+    assert centred
+    for node in centred:
+        assert numpy_helper.to_array(constants[node.input[1]]) == np.float32(3 / 128)
+
+
 def test_rounding_by_the_output_beats_rounding_to_the_nearest():
     generator = np.random.default_rng(0)
     seen = generator.normal(1, 1, (500, 9)) @ generator.normal(0, 1, (9, 9))
