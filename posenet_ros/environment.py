@@ -83,6 +83,19 @@ def run(name: str, main: Callable[[], int]) -> int:
                 os.execv(python, [str(python), *sys.argv])
             except OSError as error:
                 raise DependencyError(f'cannot run {python}: {error.strerror}') from error
+    except PoseNetError as error:
+        print(f'{name}: {error}', file=sys.stderr)
+        return 1
+    return run_here(name, main)
+
+
+def run_here(name: str, main: Callable[[], int]) -> int:
+    """Runs an executable in this Python; see run."""
+    try:
+        try:
+            Path.cwd()  # several packages fail without one when they are imported
+        except OSError as error:
+            raise PoseNetError('the working directory was removed; go to another one') from error
         with dependencies_for('the program'):
             return main()
     except PoseNetError as error:

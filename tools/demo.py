@@ -144,7 +144,7 @@ def _video(video: Path, output: Path) -> int:
             for image, message in subscriber.pairs():
                 deadline = time.monotonic() + TIMEOUT_SECONDS
                 poses = [] if message is None else [_pose(person) for person in message.poses]
-                writer.write(draw_poses(image, poses))
+                writer.write(draw_poses(image, poses), frames / fps)
                 frames += 1
                 with_poses += message is not None
                 people += sum(pose.score >= MIN_POSE_SCORE for pose in poses)

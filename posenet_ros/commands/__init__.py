@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import signal
 import sys
 import threading
@@ -18,22 +20,40 @@ from posenet_ros.commands import (
     fetch,
     selftest,
 )
+from posenet_ros.commands.outputs import tell
 from posenet_ros.errors import PoseNetError
 from posenet_ros.version import __version__
 
+EXIT_STATUSES = """exit status:
+  0    everything was done
+  1    an error, or something could not be used: stderr says what; the rest is complete
+  2    the command line is wrong
+  129, 130, 143  ended by SIGHUP, Ctrl-C, SIGTERM; what was finished is in NAME.partial.*
+
+each command has its own help and examples: posenet estimate --help"""
 SUBCOMMANDS = (estimate, bag, evaluate, compare, build_engine, selftest, export, fetch)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command. Returns the exit status: 0, 1 after an error, 130 after Ctrl-C."""
-    options = _parser().parse_args(arguments)
+    """Runs the command. Returns the exit status, as EXIT_STATUSES has them."""
+    parser = _parser()
+    with contextlib.suppress(ImportError):  # optional: completion in the shell
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    options = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):  # names of files may be no text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
     if threading.current_thread() is threading.main_thread():
-        # SystemExit instead of an immediate end, so that half-written files are removed.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        # SystemExit instead of an immediate end, so that half-written files are dealt with.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+                signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         options.run(options)
     except PoseNetError as error:
-        print(f'posenet: {error}', file=sys.stderr)
+        tell(f'posenet: {error}')
         return 1
     except KeyboardInterrupt:
         return 130
@@ -42,11 +62,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # error at exit.
         sys.stdout = None
         return 0
+    except OSError as error:
+        # A file or a folder of the system: the working directory was removed, a disk is gone.
+        name = f'{error.filename}: ' if error.filename else ''
+        tell(f'posenet: {name}{error.strerror or error}')
+        return 1
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='posenet', description='2D human poses with PoseNet.')
+    parser = argparse.ArgumentParser(
+        prog='posenet',
+        description='2D human poses with PoseNet.',
+        epilog=EXIT_STATUSES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument('--version', action='version', version=f'posenet_ros {__version__}')
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
     for subcommand in SUBCOMMANDS:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from posenet_ros.commands.options import add_estimation_options, config_from, load_model
+from posenet_ros.commands.outputs import Problems, check_outputs, say
 from posenet_ros.commands.progress_bar import with_progress
 from posenet_ros.config import DecoderConfig
 from posenet_ros.errors import PoseNetError
+from posenet_ros.io.source import expect, find_source
 
 
 def add_parser(commands: Any) -> None:
@@ -18,7 +20,10 @@ def add_parser(commands: Any) -> None:
         help='add poses to a recorded bag',
         description='Reads the Image and CompressedImage topics of a rosbag2 and writes a bag with '
         'a PoseArray on TOPIC/poses for every image on TOPIC, at the same time and with the same '
-        'header. Needs the package rosbags (pip install posenet_ros[bag]).',
+        'header. What cannot be read is told and passed over; the exit status is then 1. Needs '
+        'the packages rosbags and mcap (pip install posenet_ros[bag]).',
+        epilog='example:\n  posenet bag recorded/ with_poses/ --node --topic /camera/image_raw',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('input', type=Path, metavar='IN', help='rosbag2 folder, MCAP or sqlite3')
     parser.add_argument('output', type=Path, metavar='OUT', help='folder of the new bag')
@@ -37,21 +42,30 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     decoder = config_from(DecoderConfig, options)
+    source = expect(find_source(options.input), ('bag',), 'posenet estimate reads it')
+    check_outputs([source.path], [options.output])
     try:
         from posenet_ros.io.bag import add_poses
     except ModuleNotFoundError as error:
-        if (error.name or '').split('.')[0] != 'rosbags':
+        if (error.name or '').split('.')[0] not in ('rosbags', 'mcap'):
             raise
-        raise PoseNetError('bags need the Python package rosbags: pip install rosbags') from error
+        raise PoseNetError(
+            'bags need the Python packages rosbags and mcap: pip install rosbags mcap'
+        ) from error
+    problems = Problems()
     with load_model(options) as net:
         counts = add_poses(
-            options.input,
+            source.path,
             options.output,
             lambda image: net.estimate([image], decoder)[0],
             topics=options.topic,
             annotated=options.annotated,
+            flipped=decoder.flip_horizontal,
             storage=options.storage,
             progress=with_progress,
+            problem=problems.add,
         )
     broken = f', {counts["broken"]} images could not be read' if counts['broken'] else ''
-    print(f'{options.output}: {counts["people"]} poses in {counts["images"]} images{broken}')
+    say(f'{options.output}: {counts["people"]} poses in {counts["images"]} images{broken}')
+    if problems.items:
+        raise PoseNetError(f'{source} could not be read completely (see above)')

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from posenet_ros.commands.options import add_node_option, add_options, config_from
+from posenet_ros.commands.outputs import say
 from posenet_ros.commands.progress_bar import ProgressBar
 from posenet_ros.config import ModelConfig, RuntimeConfig, check_max_batch, largest_batch
 from posenet_ros.model.network import make_network
@@ -56,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
             seconds = time.monotonic() - started
     finally:
         runtime.close()
-    print(
+    say(
         f'{runtime.precision} engine for {network.sizes}, batches of 1 to '
         f'{max_batch}, on {runtime.cuda.device_name} with TensorRT '
         f'{runtime.trt.__version__}: {len(plan) / 1e6:.1f} MB, ready in {seconds:.1f} s'

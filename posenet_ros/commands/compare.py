@@ -13,14 +13,15 @@ from posenet_ros.commands.options import (
     add_options,
     config_from,
     runtime_from,
-    write_json,
 )
+from posenet_ros.commands.outputs import Problems, check_outputs, say, write_json
 from posenet_ros.commands.progress_bar import ProgressBar, with_progress
 from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig
-from posenet_ros.errors import ConfigError, ImageError
+from posenet_ros.errors import ConfigError
 from posenet_ros.estimator import PoseNet
 from posenet_ros.evaluation.compare import Comparison, compare
-from posenet_ros.io.sampling import sampled_images
+from posenet_ros.io.sampling import KINDS, sampled_images
+from posenet_ros.io.source import expect, find_source
 from posenet_ros.model.network import make_network
 
 
@@ -50,8 +51,9 @@ def run(options: argparse.Namespace) -> None:
     decoder = config_from(DecoderConfig, options)
     if options.max_images < 1:
         raise ConfigError(f'Invalid --max-images {options.max_images}. Should be 1 or more')
-    if not options.input.exists():
-        raise ImageError(f'there is no file or folder {options.input}')
+    source = expect(find_source(options.input), KINDS)
+    check_outputs([source.path], [options.json])
+    problems = Problems()
     with contextlib.ExitStack() as stack:
 
         def load(**changes: Any) -> PoseNet:
@@ -65,12 +67,13 @@ def run(options: argparse.Namespace) -> None:
             candidates = {'fp32': load(), **candidates}
         else:
             candidates['int8 for tensorrt'] = stack.enter_context(_simulated_gpu(model, runtime))
-        images = with_progress(sampled_images(options.input, options.max_images))
-        results = compare(reference, candidates, images, decoder)
-    print(f'{where.name} on {where.device}, against onnxruntime fp32')
-    print(_table(results))
+        images = sampled_images(source.path, options.max_images, problems.add)
+        results = compare(reference, candidates, with_progress(images), decoder)
+    say(f'{where.name} on {where.device}, against onnxruntime fp32')
+    say(_table(results))
     if options.json is not None:
         write_json(options.json, {name: asdict(result) for name, result in results.items()})
+    problems.raise_if_any('images', next(iter(results.values())).images)
 
 
 def _simulated_gpu(model: ModelConfig, runtime: RuntimeConfig) -> PoseNet:

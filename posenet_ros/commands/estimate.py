@@ -1,64 +1,86 @@
-"""posenet estimate: the poses of a photo, a folder of photos or a video."""
+"""posenet estimate: the poses of a photo, a folder of photos, a video, a camera or a stream."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from posenet_ros.commands.options import (
-    add_estimation_options,
-    config_from,
-    load_model,
-    write_json,
-)
+from posenet_ros.commands.options import add_estimation_options, config_from, load_model
+from posenet_ros.commands.outputs import JsonOutput, Problems, check_outputs
 from posenet_ros.commands.progress_bar import with_progress
 from posenet_ros.config import DecoderConfig
 from posenet_ros.core.decode import Pose
-from posenet_ros.errors import ImageError
+from posenet_ros.errors import ImageError, PoseNetError
+from posenet_ros.io import photos, video
 from posenet_ros.io.draw import draw_poses
-from posenet_ros.io.photos import IMAGE_SUFFIXES, images_in, read_image, write_image
-from posenet_ros.io.video import VIDEO_SUFFIXES, Video, VideoWriter
+from posenet_ros.io.photos import images_in, photos_and_others, read_image, write_image
+from posenet_ros.io.source import Source, expect, find_source
+from posenet_ros.io.video import Frame, Video, VideoWriter
 
-Estimate = Callable[[np.ndarray], list[Pose]]
+KINDS = ('photo', 'folder', 'video', 'camera', 'stream')
+EXAMPLES = """examples:
+  posenet estimate photo.jpg --draw seen.png
+  posenet estimate photos/ --json poses.json --draw drawn/
+  posenet estimate clip.mp4 --node --json - | head       one line of JSON for each frame"""
 
 
 @dataclass(frozen=True)
 class Output:
     """What becomes of the poses."""
 
+    json: JsonOutput | None
     draw: Path | None
     deviations: bool
+    decoder: DecoderConfig
 
     def drawn(self, image: np.ndarray, poses: list[Pose]) -> np.ndarray:
-        return draw_poses(image, poses, deviations=self.deviations)
+        # Mirrored x coordinates are those of the mirrored image.
+        canvas = np.ascontiguousarray(image[:, ::-1]) if self.decoder.flip_horizontal else image
+        return draw_poses(canvas, poses, deviations=self.deviations)
 
     def to_json(self, poses: list[Pose]) -> list[dict[str, Any]]:
         return [pose.to_dict(self.deviations) for pose in poses]
+
+    def write(self, entry: Any) -> None:
+        if self.json is not None:
+            self.json.write(entry)
+
+
+Estimate = Callable[[np.ndarray], list[Pose]]
 
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         'estimate',
-        help='find people in a photo, a folder of photos or a video',
+        help='find people in a photo, a folder of photos, a video, a camera or a stream',
         description='Finds people. Prints JSON in the shape of the reference implementation '
         '(an array of poses for a photo; an array with one entry per photo or frame otherwise), '
-        'or draws them.',
+        'or draws them. What cannot be read is told and passed over; the exit status is then 1.',
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('input', type=Path, metavar='IMAGE|VIDEO|FOLDER')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write the JSON to a file')
+    parser.add_argument('input', metavar='IMAGE|FOLDER|VIDEO|CAMERA|URL')
+    parser.add_argument(
+        '--json',
+        type=Path,
+        metavar='FILE',
+        help='write the JSON to a file, which is FILE.partial.json until it is complete; a .jsonl '
+        'file, and "-" (standard output), get a line for each entry',
+    )
     parser.add_argument(
         '--draw',
         type=Path,
         metavar='OUT',
         help='draw the skeletons: a photo to an image file, a video to an .mp4, a folder of '
-        'photos to a folder; prints no JSON unless --json is given too',
+        'photos to a folder; prints no JSON unless --json is given too. With --flip-horizontal '
+        'the drawing is mirrored, as its coordinates are',
     )
     parser.add_argument(
         '--deviations',
@@ -66,87 +88,153 @@ def add_parser(commands: Any) -> None:
         help="add each keypoint's standard deviation along one axis, in pixels, to the JSON and as "
         'a circle to the drawing',
     )
+    parser.add_argument(
+        '--max-frames', type=int, metavar='N', help='end a video, a camera or a stream after these'
+    )
     add_estimation_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
     decoder = config_from(DecoderConfig, options)
-    kind = _kind(options.input)
-    for output in (options.draw, options.json):
-        if output is not None:
-            _check_output(options.input, kind, output, drawn=output is options.draw)
-    of_kind = {'image': _of_photo, 'folder': _of_folder, 'video': _of_video}[kind]
-    output = Output(options.draw, options.deviations)
+    source = expect(find_source(options.input), KINDS, 'posenet bag reads bags')
+    if options.max_frames is not None and options.max_frames < 1:
+        raise PoseNetError(f'Invalid --max-frames {options.max_frames}. Should be 1 or more')
+    files = source.kind in ('photo', 'folder', 'video')
+    check_outputs([source.path] if files else [], [options.json, options.draw])
+    if options.draw is not None:
+        _check_drawing(source, options.draw)
+    of_kind = {'photo': _of_photo, 'folder': _of_folder}.get(source.kind, _of_video)
+    # What cannot be read at all is told before the model is loaded.
+    if source.kind == 'photo':
+        read_image(source.path)
+    elif source.kind == 'folder':
+        images_in(source.path)
+    elif source.kind == 'video':
+        Video(source).close()
+    single = source.kind == 'photo'
+    wanted = options.json is not None or options.draw is None
+    problems = Problems()
     with load_model(options) as net:
-        entries = of_kind(options.input, output, lambda image: net.estimate([image], decoder)[0])
-    single = kind == 'image' and decoder.decoding_method == 'single-person'
-    result = entries[0] if single else entries
-    if options.json is not None:
-        write_json(options.json, result)
-    elif options.draw is None:
-        print(json.dumps(result), flush=True)
+
+        def estimate(image: np.ndarray) -> list[Pose]:
+            return net.estimate([image], decoder)[0]
+
+        output = Output(None, options.draw, options.deviations, decoder)
+        most = options.max_frames
+        if not wanted:
+            done = of_kind(source, output, estimate, problems, most)
+        else:
+            with JsonOutput(options.json, single) as json:
+                done = of_kind(source, replace(output, json=json), estimate, problems, most)
+    problems.raise_if_any('photos' if source.kind == 'folder' else 'inputs', done)
 
 
-def _of_photo(path: Path, output: Output, estimate: Estimate) -> list[dict[str, Any]]:
-    image = read_image(path)
+def _of_photo(
+    source: Source,
+    output: Output,
+    estimate: Estimate,
+    problems: Problems,
+    most: int | None,
+) -> int:
+    image = read_image(source.path)
     poses = estimate(image)
+    entries = output.to_json(poses)
+    output.write(entries[0] if output.decoder.decoding_method == 'single-person' else entries)
     if output.draw is not None:
         write_image(output.draw, output.drawn(image, poses))
-    return output.to_json(poses)
+    return 1
 
 
-def _of_folder(folder: Path, output: Output, estimate: Estimate) -> list[dict[str, Any]]:
+def _of_folder(
+    source: Source,
+    output: Output,
+    estimate: Estimate,
+    problems: Problems,
+    most: int | None,
+) -> int:
+    paths, left_out = photos_and_others(source.path)
+    if left_out:
+        names = ', '.join(path.name for path in left_out[:3])
+        more = ', ...' if len(left_out) > 3 else ''
+        problems.warn(f'{source}: {len(left_out)} entries are no photos: {names}{more}')
     if output.draw is not None:
-        output.draw.mkdir(parents=True, exist_ok=True)
-    result = []
-    paths = images_in(folder)
+        try:
+            output.draw.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PoseNetError(f'cannot make the folder {output.draw}: {error.strerror}') from error
+    done = 0
     for path in with_progress(paths, len(paths)):
-        draw = None if output.draw is None else output.draw / path.name
-        poses = _of_photo(path, replace(output, draw=draw), estimate)
-        result.append({'image': path.name, 'poses': poses})
-    return result
-
-
-def _of_video(path: Path, output: Output, estimate: Estimate) -> list[dict[str, Any]]:
-    result = []
-    with contextlib.ExitStack() as stack:
-        video = stack.enter_context(Video(path))
-        writer = None
+        try:
+            image = read_image(path)
+        except ImageError as error:
+            problems.add(error)
+            continue
+        poses = estimate(image)
+        output.write({'image': path.name, 'poses': output.to_json(poses)})
         if output.draw is not None:
-            writer = stack.enter_context(VideoWriter(output.draw, video.fps))
-        for frame in with_progress(video, video.num_frames):
-            poses = estimate(frame.image)
-            result.append(
-                {'frame': frame.index, 'seconds': frame.seconds, 'poses': output.to_json(poses)}
+            write_image(output.draw / _drawn_name(path), output.drawn(image, poses))
+        done += 1
+    return done
+
+
+def _of_video(
+    source: Source,
+    output: Output,
+    estimate: Estimate,
+    problems: Problems,
+    most: int | None,
+) -> int:
+    done = 0
+    with Video(source) as frames:
+        writer = None
+        total = min(frames.num_frames, most or frames.num_frames)
+        with contextlib.ExitStack() as stack:
+            if output.draw is not None:
+                writer = stack.enter_context(VideoWriter(output.draw, frames.fps))
+            some: Iterable[Frame] = itertools.islice(frames, most)
+            for frame in with_progress(some, total):
+                poses = estimate(frame.image)
+                output.write(
+                    {'frame': frame.index, 'seconds': frame.seconds, 'poses': output.to_json(poses)}
+                )
+                if writer is not None:
+                    writer.write(output.drawn(frame.image, poses), frame.seconds)
+                done += 1
+            if done == 0:
+                raise ImageError(f'{source} holds no frame that can be read')
+        if writer is not None and writer.resized:
+            problems.warn(
+                f'{source}: {writer.resized} frames have another size than the first; they were '
+                'scaled in the drawing'
             )
-            if writer is not None:
-                writer.write(output.drawn(frame.image, poses))
-    if not result:
-        raise ImageError(f'{path} holds no frame that can be read')
-    return result
+        if most is None and (shortfall := frames.shortfall()):
+            problems.add(shortfall)
+    return done
 
 
-def _kind(path: Path) -> str:
-    if path.is_dir():
-        return 'folder'
-    if not path.is_file():
-        raise ImageError(f'there is no file or folder {path}')
-    return 'video' if path.suffix.lower() in VIDEO_SUFFIXES else 'image'
-
-
-def _check_output(source: Path, kind: str, output: Path, drawn: bool) -> None:
-    """Refuses an output that would replace the input, or that is of another kind."""
-    if output.resolve() == source.resolve():
-        raise ImageError(f'{output} is the input itself; choose another name for the output')
-    if not output.parent.is_dir():
-        raise ImageError(f'cannot write {output}: there is no folder {output.parent}')
-    suffix = output.suffix.lower()
-    if drawn and kind == 'folder' and suffix in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
-        raise ImageError(f'{source} is a folder, so --draw {output} should be one')
-    allowed = {'image': IMAGE_SUFFIXES, 'video': VIDEO_SUFFIXES}.get(kind, ())
-    if drawn and allowed and suffix not in allowed:
+def _check_drawing(source: Source, draw: Path) -> None:
+    """Refuses a drawing of another kind than its source, before any work."""
+    suffix = draw.suffix.lower()
+    if source.kind == 'folder':
+        if suffix in photos.WRITABLE_SUFFIXES + video.WRITABLE_SUFFIXES and not draw.is_dir():
+            raise ImageError(f'{source} is a folder, so --draw {draw} should be one')
+        there = [path for p in images_in(source.path) if (path := draw / _drawn_name(p)).exists()]
+        if there:
+            raise ImageError(
+                f'{len(there)} files that would be drawn are in {draw} already, such as '
+                f'{there[0].name}; choose another folder'
+            )
+        return
+    kind = 'image' if source.kind == 'photo' else 'video'
+    allowed = (photos if kind == 'image' else video).WRITABLE_SUFFIXES
+    if suffix not in allowed:
         raise ImageError(
-            f'cannot draw the {kind} {source} to {output}; the name should end in '
+            f'cannot draw the {source.kind} {source} to {draw}; the name should end in '
             f'{", ".join(allowed)}'
         )
+
+
+def _drawn_name(path: Path) -> str:
+    """The name of a drawn photo: its own, or with .png behind it where that cannot be written."""
+    return path.name if path.suffix.lower() in photos.WRITABLE_SUFFIXES else f'{path.name}.png'

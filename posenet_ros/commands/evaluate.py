@@ -6,7 +6,6 @@ import argparse
 import json
 import math
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -17,12 +16,12 @@ import numpy as np
 from posenet_ros.commands.options import (
     add_estimation_options,
     config_from,
-    write_json,
 )
+from posenet_ros.commands.outputs import Problems, check_outputs, say, write_json
 from posenet_ros.commands.progress_bar import with_progress
 from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig
 from posenet_ros.core.keypoints import MIN_POSE_SCORE
-from posenet_ros.errors import ConfigError, LabelError, PoseNetError
+from posenet_ros.errors import ConfigError, ImageError, LabelError, PoseNetError
 from posenet_ros.evaluation.accuracy import Accuracy, accuracy
 from posenet_ros.evaluation.labels import Photo, read_labels, read_predictions, to_results
 from posenet_ros.evaluation.settings import (
@@ -32,6 +31,7 @@ from posenet_ros.evaluation.settings import (
     evaluate,
     evaluate_fast_ones,
     frontier,
+    read_photo,
 )
 from posenet_ros.io.atomic_file import atomic_path
 
@@ -108,8 +108,9 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     _check(options)
+    problems = Problems()
     settings = [] if options.tune is not None else _settings(options)
-    photos = _photos(options, bool(settings) or options.tune is not None)
+    photos = _photos(options, bool(settings) or options.tune is not None, problems)
     evaluations = []
     for path in options.predictions:
         poses = read_predictions(path, photos)
@@ -129,12 +130,12 @@ def run(options: argparse.Namespace) -> None:
         evaluations += [evaluation for _, evaluation in tried]
     else:
         evaluations += evaluate(settings, photos, options.images, options.min_score, with_progress)
-    print(_table(evaluations))
-    print()
-    print(_table_of_heights(evaluations))
+    say(_table(evaluations))
+    say('')
+    say(_table_of_heights(evaluations))
     if options.tune is not None:
-        print()
-        print(_proposal(evaluations, settings, options.tune))
+        say('')
+        say(_proposal(evaluations, settings, options.tune))
     if options.json is not None:
         described = {setting.name: setting for setting in settings}
         write_json(options.json, [_to_json(e, described.get(e.name)) for e in evaluations], 1)
@@ -146,7 +147,8 @@ def run(options: argparse.Namespace) -> None:
         for i, evaluation in enumerate(evaluations):
             path = options.save_predictions / f'{i}.json'
             write_json(path, to_results(evaluation.poses))
-            print(f'{path}: {evaluation.name}')
+            say(f'{path}: {evaluation.name}')
+    problems.raise_if_any('photos', len(photos))
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -157,9 +159,10 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError(f'Invalid --tune {options.tune}. Should be milliseconds above 0')
     if options.tune is not None and options.setting:
         raise ConfigError('--tune tries its own settings; leave out --setting')
-    for output in (options.json, options.plot, options.plot_deviations):
-        if output is not None and not output.parent.is_dir():
-            raise PoseNetError(f'cannot write {output}: there is no folder {output.parent}')
+    check_outputs(
+        [options.images, options.annotations, *options.predictions],
+        [options.json, options.plot, options.plot_deviations],
+    )
     for plot in (options.plot, options.plot_deviations):
         if plot is not None and plot.suffix not in PLOT_SUFFIXES:
             raise PoseNetError(
@@ -177,7 +180,7 @@ def _check(options: argparse.Namespace) -> None:
     accuracy([], {})  # raises if pycocotools is missing
 
 
-def _photos(options: argparse.Namespace, read: bool) -> list[Photo]:
+def _photos(options: argparse.Namespace, read: bool, problems: Problems) -> list[Photo]:
     """The labelled photos: all of them, or those that are there if they are going to be read."""
     where = {}
     for text in options.where:
@@ -197,12 +200,21 @@ def _photos(options: argparse.Namespace, read: bool) -> list[Photo]:
             f'as {photos[0].file_name}'
         )
     if missing:
-        print(
-            f'posenet: {len(missing)} of {len(photos)} photos are not in {options.images} and left '
-            f'out, such as {missing[0]}',
-            file=sys.stderr,
+        problems.warn(
+            f'{len(missing)} of {len(photos)} photos are not in {options.images} and left out, '
+            f'such as {missing[0]}'
         )
-    return there
+    good = []
+    for photo in there:  # before minutes of work
+        try:
+            read_photo(photo, options.images)
+        except (ImageError, LabelError) as error:
+            problems.add(error)
+        else:
+            good.append(photo)
+    if not good:
+        raise LabelError(f'none of the {len(there)} photos in {options.images} can be used')
+    return good
 
 
 def _settings(options: argparse.Namespace) -> list[Setting]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from posenet_ros.commands.options import add_node_option, add_options, config_from
+from posenet_ros.commands.outputs import check_outputs, say
 from posenet_ros.commands.progress_bar import ProgressBar
 from posenet_ros.config import PRECISIONS, ModelConfig
 from posenet_ros.errors import ConfigError
@@ -53,6 +54,8 @@ def run(options: argparse.Namespace) -> None:
     config = config_from(ModelConfig, options)
     if options.dynamic and options.precision == 'int8':
         raise ConfigError('int8 is made for one input size; --dynamic goes with fp32 and fp16')
+    source = None if options.calibration is None else Path(options.calibration)
+    check_outputs([source], [options.output])
     with ProgressBar() as bar:
         network = make_network(
             config, options.precision, options.layout, options.calibration, bar.show
@@ -68,4 +71,4 @@ def run(options: argparse.Namespace) -> None:
         part.write_bytes(model)
     size = 'any size' if options.dynamic or not network.sizes.fixed else str(network.sizes)
     layout = f' for {options.layout}' if options.precision == 'int8' else ''
-    print(f'{options.output}: {options.precision}{layout}, input {size}')
+    say(f'{options.output}: {options.precision}{layout}, input {size}')

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from posenet_ros.commands.options import add_node_option, add_options, config_from
+from posenet_ros.commands.outputs import say
 from posenet_ros.config import ModelConfig
 from posenet_ros.core.warm_up import compile_loops
 from posenet_ros.model.checkpoint import fetch_checkpoint
@@ -27,5 +28,5 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     checkpoint = fetch_checkpoint(config_from(ModelConfig, options), force=options.force)
-    print(f'{checkpoint.graph_path}\nsha256 {checkpoint.sha256}\nfrom {checkpoint.source}')
+    say(f'{checkpoint.graph_path}\nsha256 {checkpoint.sha256}\nfrom {checkpoint.source}')
     compile_loops()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -19,7 +17,6 @@ from posenet_ros.config import (
 )
 from posenet_ros.errors import ConfigError
 from posenet_ros.estimator import PoseNet
-from posenet_ros.io.atomic_file import atomic_path
 
 Config = TypeVar('Config', ModelConfig, DecoderConfig, RuntimeConfig)
 
@@ -116,20 +113,6 @@ def runtime_from(options: argparse.Namespace) -> RuntimeConfig:
     """
     # Threads that spin while they wait soon have work again.
     return replace(config_from(RuntimeConfig, options), allow_spinning=True)
-
-
-def write_json(path: Path, value: Any, indent: int | None = None) -> None:
-    """Writes JSON, with null for NaN and infinity, which JSON does not have."""
-    with atomic_path(path) as part:
-        part.write_text(json.dumps(_finite(value), indent=indent) + '\n')
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _number(text: str) -> float:

@@ -14,7 +14,7 @@ Item = TypeVar('Item')
 def with_progress(items: Iterable[Item], total: int = 0) -> Iterable[Item]:
     """The items, counted while they are read; `total` is 0 where it is not known."""
     bar: Iterable[Item] = tqdm(
-        items, total=total or None, unit='frame', disable=not sys.stderr.isatty()
+        items, total=total or None, unit='frame', disable=not _on_a_terminal()
     )
     return bar
 
@@ -23,7 +23,7 @@ class ProgressBar:
     """A bar for work in several phases."""
 
     def __enter__(self) -> ProgressBar:
-        self._bar = tqdm(disable=not sys.stderr.isatty(), leave=False)
+        self._bar = tqdm(disable=not _on_a_terminal(), leave=False)
         self._phase = ''
         return self
 
@@ -39,3 +39,7 @@ class ProgressBar:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
+
+
+def _on_a_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()

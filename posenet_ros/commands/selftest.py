@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-from posenet_ros.commands.options import add_node_option, add_options, config_from, write_json
+from posenet_ros.commands.options import add_node_option, add_options, config_from
+from posenet_ros.commands.outputs import check_outputs, say, tell, write_json
 from posenet_ros.config import ModelConfig, RuntimeConfig
 from posenet_ros.errors import ConfigError, PoseNetError
 from posenet_ros.io.photos import read_image
@@ -39,14 +39,15 @@ def run(options: argparse.Namespace) -> None:
 
     if options.rounds < 1:
         raise ConfigError(f'Invalid --rounds {options.rounds}. Should be 1 or more')
+    check_outputs([options.image], [options.json])
     report = selftest(
         config_from(ModelConfig, options),
         config_from(RuntimeConfig, options),
         None if options.image is None else read_image(options.image),
         options.rounds,
-        lambda what: print(f'{what} ...', file=sys.stderr, flush=True),
+        lambda what: tell(f'{what} ...'),
     )
-    print(table(report))
+    say(table(report))
     if options.json is not None:
         write_json(options.json, report, indent=1)
     if not report['passed']:

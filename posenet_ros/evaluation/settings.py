@@ -94,13 +94,7 @@ def evaluate(
         nets = [stack.enter_context(setting.load()) for setting in settings]
         known: list[set[tuple[int, int]]] = [set() for _ in settings]
         for photo in progress(photos, len(photos)):
-            image = read_image(folder / photo.file_name)
-            if image.shape[:2] != (photo.height, photo.width):
-                actual = f'{image.shape[1]} x {image.shape[0]}'
-                raise LabelError(
-                    f'{folder / photo.file_name} is {actual} pixels, and its labels are for '
-                    f'{photo.width} x {photo.height}'
-                )
+            image = read_photo(photo, folder)
             for i, (setting, net) in enumerate(zip(settings, nets, strict=True)):
                 size = setting.model.input_size(*image.shape[:2])
                 if size not in known[i]:
@@ -118,6 +112,22 @@ def evaluate(
         )
         for setting, found, milliseconds in zip(settings, poses, times, strict=True)
     ]
+
+
+def read_photo(photo: Photo, folder: Path) -> np.ndarray:
+    """The pixels of a labelled photo, as uint8 RGB (H, W, 3).
+
+    Raises:
+        ImageError: it cannot be read.
+        LabelError: its labels are for another size.
+    """
+    image = read_image(folder / photo.file_name)
+    if image.shape[:2] != (photo.height, photo.width):
+        raise LabelError(
+            f'{folder / photo.file_name} is {image.shape[1]} x {image.shape[0]} pixels, and its '
+            f'labels are for {photo.width} x {photo.height}'
+        )
+    return image
 
 
 def input_scale(model: ModelConfig) -> Callable[[Photo], float]:

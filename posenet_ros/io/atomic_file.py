@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, or kept under a name that says they are partial."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from posenet_ros.errors import PoseNetError
@@ -22,8 +22,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         PoseNetError: it cannot be written.
     """
-    try:
-        if _is_stream(path):
+    with _errors_of(path):
+        if is_stream(path):
             with tempfile.TemporaryDirectory() as folder:
                 part = Path(folder) / f'part{path.suffix}'
                 yield part
@@ -31,9 +31,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
                     with part.open('rb') as source, path.open('wb') as stream:
                         shutil.copyfileobj(source, stream)
             return
-        target = path.resolve() if path.is_symlink() else path
-        if not target.parent.is_dir():
-            raise PoseNetError(f'cannot write {path}: there is no folder {target.parent}')
+        target = _target(path)
         part = target.with_name(f'.{target.stem}.part-{os.urandom(4).hex()}{target.suffix}')
         try:
             yield part
@@ -41,11 +39,41 @@ def atomic_path(path: Path) -> Iterator[Path]:
                 part.replace(target)
         finally:
             part.unlink(missing_ok=True)
-    except OSError as error:
-        raise PoseNetError(f'cannot write {path}: {error.strerror or error}') from error
 
 
-def _is_stream(path: Path) -> bool:
+@contextlib.contextmanager
+def partial_path(path: Path, check: Callable[[Path], None] = lambda part: None) -> Iterator[Path]:
+    """NAME.partial.SUFFIX, for work that takes long; renamed to `path` when the block succeeds.
+
+    What was there before stays until then. If the block fails or is interrupted, what it has
+    written stays under the partial name.
+
+    Args:
+        path: of the finished file or folder.
+        check: raises an error if what was written is not good; then it does not take the name.
+
+    Raises:
+        PoseNetError: it cannot be written.
+    """
+    with _errors_of(path):
+        target = _target(path)
+        part = target.with_name(f'{target.stem}.partial{target.suffix}')
+        if part.is_dir():
+            raise PoseNetError(f'{part} is in the way: it is of an earlier run that did not end')
+        part.unlink(missing_ok=True)
+    try:
+        yield part
+    except BaseException:
+        if part.is_file() and part.stat().st_size == 0:
+            part.unlink()
+        raise
+    if part.exists():
+        check(part)
+        with _errors_of(path):
+            part.replace(target)
+
+
+def is_stream(path: Path) -> bool:
     """Whether a path is a pipe or a device, which is written to and not replaced."""
     if path.is_relative_to('/dev') or path.is_relative_to('/proc'):
         return True
@@ -54,3 +82,22 @@ def _is_stream(path: Path) -> bool:
     except OSError:
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _target(path: Path) -> Path:
+    target = path.resolve() if path.is_symlink() else path
+    if not target.parent.is_dir():
+        raise PoseNetError(f'cannot write {path}: there is no folder {target.parent}')
+    if target.is_dir():
+        raise PoseNetError(f'cannot write {path}: Is a directory')
+    return target
+
+
+@contextlib.contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise PoseNetError(f'cannot write {path}: {error.strerror or error}') from error

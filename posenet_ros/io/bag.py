@@ -5,22 +5,24 @@ DEFINITIONS repeats msg/*.msg, which an installed library does not have; a test 
 
 from __future__ import annotations
 
-import contextlib
+import functools
+import logging
+import re
 import shutil
-import tempfile
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rosbags.highlevel import AnyReader, AnyReaderError
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from posenet_ros.core.decode import Pose
 from posenet_ros.core.keypoints import SNAKE_CASE_NAMES
 from posenet_ros.errors import ImageError, PoseNetError
+from posenet_ros.io.bag_file import Bag, Record, Topic
 from posenet_ros.io.draw import draw_poses
 from posenet_ros.io.image_message import compressed_to_rgb, copy_rgb, image_to_rgb
 
@@ -29,6 +31,7 @@ COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
 STORAGE_FORMATS = {'mcap': StoragePlugin.MCAP, 'sqlite3': StoragePlugin.SQLITE3}
 UNTRACKED = -1
 
+logger = logging.getLogger('posenet_ros')
 
 DEFINITIONS = {
     'posenet_ros/msg/Keypoint': '\n'.join(
@@ -63,21 +66,31 @@ class PoseBagWriter:
             raise PoseNetError(f'{self._path} exists already')
         if not self._path.parent.is_dir():
             raise PoseNetError(f'cannot write {self._path}: there is no folder {self._path.parent}')
-        # The files of a bag carry its name: the temporary bag has that name, in another folder.
-        self._scratch = Path(tempfile.mkdtemp(prefix='.bag-', dir=self._path.parent))
-        self._writer = Writer(
-            self._scratch / self._path.name, version=9, storage_plugin=self._storage
-        )
-        self._writer.open()
+        # The files of a bag carry its name: the partial bag has that name, in another folder.
+        self._partial = self._path.with_name(f'{self._path.name}.partial')
+        try:
+            shutil.rmtree(self._partial, ignore_errors=True)
+            self._partial.mkdir()
+            self._writer = Writer(
+                self._partial / self._path.name, version=9, storage_plugin=self._storage
+            )
+            self._writer.open()
+        except (OSError, WriterError) as error:
+            shutil.rmtree(self._partial, ignore_errors=True)
+            raise PoseNetError(f'cannot write {self._path}: {error}') from error
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         try:
             self._writer.close()
             if kind is None:
-                (self._scratch / self._path.name).rename(self._path)
+                (self._partial / self._path.name).rename(self._path)
+        except OSError as error:
+            if kind is None:
+                raise PoseNetError(f'cannot write {self._path}: {error.strerror}') from error
         finally:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            if kind is None or not self._connections:
+                shutil.rmtree(self._partial, ignore_errors=True)
 
     def write_poses(
         self, topic: str, time: int, header: Any, width: int, height: int, poses: Sequence[Pose]
@@ -123,9 +136,18 @@ class PoseBagWriter:
                 topic, kind, typestore=self._store
             )
         data = self._store.serialize_cdr(message, kind)
-        self._writer.write(self._connections[topic, kind], time, data)
+        try:
+            self._writer.write(self._connections[topic, kind], time, data)
+        except (OSError, sqlite3.Error) as error:
+            raise PoseNetError(f'cannot write {self._path}: {error}') from error
 
 
+@functools.lru_cache
+def _ros1_types() -> Typestore:
+    return get_typestore(Stores.ROS1_NOETIC)
+
+
+@functools.lru_cache
 def typestore() -> Typestore:
     """The standard message types, and ours."""
     store = get_typestore(Stores.LATEST)
@@ -143,105 +165,175 @@ def add_poses(
     *,
     topics: Sequence[str] = (),
     annotated: bool = False,
+    flipped: bool = False,
     storage: str = 'mcap',
     progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
+    problem: Callable[[str], None] = logger.warning,
 ) -> dict[str, int]:
     """Writes the poses of a bag's images to a new bag.
 
     An image on TOPIC gives a PoseArray on TOPIC/poses, and on TOPIC/annotated the drawn image,
-    both with the image's header and at the image's time in the bag.
+    both with the image's header and at the image's time in the bag. An image that cannot be read
+    gives neither.
 
     Args:
-        source: a rosbag2 folder, MCAP or sqlite3.
-        target: of the new bag.
+        source: a rosbag2 folder, MCAP or sqlite3, or a bag of ROS 1.
+        target: of the new bag. Until it is complete it is the folder NAME.partial.
         poses_of: poses of a uint8 RGB image.
         topics: to read; all of Image and CompressedImage where there are none.
         annotated: also write drawn images.
+        flipped: the poses are those of the mirrored image, which is what is drawn on.
         storage: of the new bag, mcap or sqlite3.
         progress: wraps the messages, given their number.
+        problem: called with what cannot be read, and why.
 
     Returns:
         Counts of images, people, and broken (images that could not be read).
 
     Raises:
-        PoseNetError: the bag cannot be read or written, or has no such images.
+        PoseNetError: the bag cannot be read or written, has no such images, or none can be read.
     """
     counts = {'images': 0, 'people': 0, 'broken': 0}
-    with _opened(source) as reader, PoseBagWriter(target, storage) as writer:
-        images = _image_connections(reader)
-        known = sorted({connection.topic for connection in images})
-        missing = sorted(set(topics) - set(known))
-        if missing or not known:
-            raise PoseNetError(
-                f'{source} has no images on {", ".join(missing) or "any topic"}; it has images on '
-                f'{", ".join(known) or "no topic"}'
-            )
-        chosen = [c for c in images if not topics or c.topic in topics]
-        total = sum(connection.msgcount for connection in chosen)
-        for connection, time, data in progress(reader.messages(chosen), total):
-            message: Any = reader.deserialize(data, connection.msgtype)
-            try:
-                image = _to_rgb(message)
-            except ImageError:
-                counts['broken'] += 1
-                continue
-            poses = poses_of(image)
-            counts['images'] += 1
-            counts['people'] += len(poses)
-            height, width = image.shape[:2]
-            topic = connection.topic
-            writer.write_poses(f'{topic}/poses', time, message.header, width, height, poses)
-            if annotated:
-                canvas = np.empty(image.shape, np.uint8)
-                copy_rgb(image, canvas)
-                draw_poses(canvas, poses)
-                writer.write_image(f'{topic}/annotated', time, message.header, canvas)
+    with Bag(source, problem) as bag:
+        chosen = _chosen_topics(bag, source, topics)
+        # Its first image is looked at before anything is written.
+        images = _images(bag, chosen, source, problem, counts)
+        with PoseBagWriter(target, storage) as writer:
+            total = sum(bag.topics[topic] for topic in chosen)
+            for topic, time, message, image in progress(images, total):
+                poses = poses_of(image)
+                counts['images'] += 1
+                counts['people'] += len(poses)
+                height, width = image.shape[:2]
+                name = f'{topic.name}/poses'
+                writer.write_poses(name, time, message.header, width, height, poses)
+                if annotated:
+                    canvas = np.empty(image.shape, np.uint8)
+                    copy_rgb(image[:, ::-1] if flipped else image, canvas)
+                    draw_poses(canvas, poses)
+                    writer.write_image(f'{topic.name}/annotated', time, message.header, canvas)
+            if counts['images'] == 0:
+                raise PoseNetError(
+                    f'no image of {source} could be read, of {counts["broken"]} on '
+                    f'{", ".join(topic.name for topic in chosen)}'
+                )
     return counts
 
 
-def bag_images(source: Path, chosen: Callable[[int], list[int]]) -> Iterator[np.ndarray]:
+def bag_images(
+    source: Path, chosen: Callable[[int], list[int]], problem: Callable[[str], None]
+) -> Iterator[np.ndarray]:
     """Some images of a bag, as uint8 RGB (H, W, 3).
 
     Args:
-        source: a rosbag2 folder, MCAP or sqlite3.
+        source: a rosbag2 folder, MCAP or sqlite3, or a bag of ROS 1.
         chosen: which images to take, given their number.
+        problem: called with what cannot be read, and why.
 
     Raises:
         PoseNetError: the bag cannot be read.
         ImageError: it has no images.
     """
-    with _opened(source) as reader:
-        images = _image_connections(reader)
-        total = sum(connection.msgcount for connection in images)
-        if total == 0:
-            raise ImageError(f'{source} has no images on any topic')
-        wanted = set(chosen(total))
-        for i, (connection, _, data) in enumerate(reader.messages(images)):
+    with Bag(source, problem) as bag:
+        topics = _chosen_topics(bag, source, ())
+        wanted = set(chosen(sum(bag.topics[topic] for topic in topics)))
+        told = _Limited(problem)
+        for i, record in enumerate(bag.records(topics)):
             if i in wanted:
-                with contextlib.suppress(ImageError):  # broken images are left out
-                    yield np.array(_to_rgb(reader.deserialize(data, connection.msgtype)))
+                try:
+                    yield np.array(_to_rgb(_message(record)))
+                except ImageError as error:
+                    told.add(record.topic, error)
+        told.close()
 
 
-def _image_connections(reader: AnyReader) -> list[Any]:
-    return [c for c in reader.connections if c.msgtype in (IMAGE_TYPE, COMPRESSED_TYPE)]
+def _chosen_topics(bag: Bag, source: Path, names: Sequence[str]) -> list[Topic]:
+    images = [
+        topic
+        for topic in bag.topics
+        if topic.type in (IMAGE_TYPE, COMPRESSED_TYPE) and topic.encoding in ('cdr', 'ros1')
+    ]
+    known = sorted({topic.name for topic in images})
+    missing = sorted(set(names) - set(known))
+    if missing or not known:
+        others = '' if known else f' of its {len(bag.topics)} topics'
+        raise PoseNetError(
+            f'{source} has no images on {", ".join(missing) or "any"}{others}; it has images on '
+            f'{", ".join(known) or "no topic"}'
+        )
+    chosen = [topic for topic in images if not names or topic.name in names]
+    if not any(bag.topics[topic] for topic in chosen):
+        claims = sum(bag.claimed.get(topic.name, 0) for topic in chosen)
+        claimed = f', where its metadata claim {claims}' if claims else ''
+        raise ImageError(
+            f'{source} has no image on {", ".join(topic.name for topic in chosen)}{claimed}'
+        )
+    return chosen
+
+
+def _images(
+    bag: Bag,
+    topics: Sequence[Topic],
+    source: Path,
+    problem: Callable[[str], None],
+    counts: dict[str, int],
+) -> Iterator[tuple[Topic, int, Any, np.ndarray]]:
+    """The images that can be read, with their topic, time and message; counts the broken ones."""
+    told = _Limited(problem)
+    read = 0
+    for record in bag.records(topics):
+        read += 1
+        try:
+            message = _message(record)
+            image = _to_rgb(message)
+        except ImageError as error:
+            counts['broken'] += 1
+            told.add(record.topic, error)
+            continue
+        yield record.topic, record.time, message, image
+    told.close()
+    claims = sum(bag.claimed.get(name, 0) for name in {topic.name for topic in topics})
+    if read < claims:
+        problem(f'{source}: {read} images can be read of the {claims} that its metadata claim')
+
+
+class _Limited:
+    """Tells a problem of a topic once, and at the end how often it was there."""
+
+    def __init__(self, problem: Callable[[str], None]) -> None:
+        self._problem = problem
+        self._counts: dict[tuple[str, str], int] = {}
+
+    def add(self, topic: Topic, error: ImageError) -> None:
+        kind = (topic.name, re.sub(r'\d+', 'N', str(error)))
+        self._counts[kind] = self._counts.get(kind, 0) + 1
+        if self._counts[kind] == 1:
+            self._problem(f'an image on {topic.name} cannot be used: {error}')
+
+    def close(self) -> None:
+        for (topic, error), count in self._counts.items():
+            if count > 1:
+                self._problem(f'{count} images on {topic} cannot be used for this reason: {error}')
+
+
+def _message(record: Record) -> Any:
+    """The message of a record.
+
+    Raises:
+        ImageError: it is cut or damaged.
+    """
+    name = record.topic.type
+    try:
+        if record.topic.encoding == 'ros1':
+            return _ros1_types().deserialize_ros1(record.data, name)
+        return typestore().deserialize_cdr(record.data, name)
+    except Exception as error:  # whatever damaged data make the deserialiser raise
+        raise ImageError(
+            f'its {len(record.data)} bytes are no {name}: {error or type(error).__name__}'
+        ) from error
 
 
 def _to_rgb(message: Any) -> np.ndarray:
     if message.__msgtype__ == COMPRESSED_TYPE:
         return compressed_to_rgb(message)
     return image_to_rgb(message)
-
-
-@contextlib.contextmanager
-def _opened(source: Path) -> Iterator[AnyReader]:
-    if not source.exists():
-        raise PoseNetError(f'there is no bag {source}')
-    try:
-        reader = AnyReader([source], default_typestore=typestore())
-        reader.open()
-    except (AnyReaderError, OSError, ValueError) as error:
-        raise PoseNetError(f'{source} is not a bag that can be read: {error}') from error
-    try:
-        yield reader
-    finally:
-        reader.close()

@@ -9,6 +9,9 @@ factor of 255 / 65535).
 
 from __future__ import annotations
 
+import re
+import sys
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
@@ -114,14 +117,19 @@ def image_to_rgb(message: Image, bridge: CvBridge | None = None) -> np.ndarray:
 def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     """The pixels of a JPEG or PNG CompressedImage, as uint8 RGB (H, W, 3).
 
+    `format` tells the encoding that the camera had, as image_transport writes it: "bayer_rggb8;
+    jpeg compressed ". Where the file holds the camera's own samples, as a grey picture, they are
+    taken for what they are; where a raw image of that encoding is refused, so is this one.
+
     Raises:
-        ImageError: the data is not an image that can be decoded.
+        ImageError: the data is not an image that can be decoded, or not of colours or grey.
     """
     import cv2
 
+    encoding = _camera_encoding(message.format)
     data = np.frombuffer(message.data, np.uint8)
     # The EXIF orientation is ignored, as image_transport does: camera_info refers to raw pixels.
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_UNCHANGED if encoding else cv2.IMREAD_COLOR)
     try:
         image = cv2.imdecode(data, flags) if data.size else None
     except cv2.error:  # the header claims an impossible size
@@ -130,7 +138,51 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
         raise ImageError(
             f'{data.size} bytes of format {message.format!r} cannot be decoded as JPEG or PNG'
         )
+    if encoding and image.ndim == 2:
+        return _samples_to_rgb(image, encoding)
+    if image.shape[2] != 3 or image.dtype != np.uint8:  # with transparency, or of 16 bits
+        image = np.asarray(
+            cv2.imdecode(data, cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_COLOR), np.uint8
+        )
     return image[..., ::-1]
+
+
+def _camera_encoding(text: str) -> str:
+    """The encoding of samples that are in a compressed image as they came; empty for a picture.
+
+    Raises:
+        ImageError: it holds depth, or another encoding that is no picture.
+    """
+    camera, semicolon, how = (part.strip() for part in text.partition(';'))
+    if 'compresseddepth' in text.lower():
+        raise ImageError(f'format {text!r} holds depth, not a picture')
+    words = how.split()
+    if not semicolon or (words and words[-1] in ENCODINGS):
+        return ''  # a picture, converted when it was compressed
+    if re.fullmatch(r'(8|16|32|64)[USF]C\d+', camera) and camera not in ENCODINGS:
+        raise ImageError(f'unknown encoding {camera!r}, in the format {text!r}')
+    own = camera.startswith('bayer_') or camera in _YUV422 or camera == 'mono16'
+    return camera if own and camera in ENCODINGS else ''
+
+
+def _samples_to_rgb(samples: np.ndarray, encoding: str) -> np.ndarray:
+    """A camera's samples, decoded as a grey picture: uint8 or uint16, (rows, columns)."""
+    height, width = samples.shape
+    if encoding in _YUV422:
+        width //= 2  # two samples to a pixel
+    if samples.dtype == np.uint8 and encoding.endswith('16'):
+        encoding = 'mono8' if encoding == 'mono16' else f'{encoding[:-2]}8'
+    elif samples.dtype == np.uint16 and encoding.endswith('8'):
+        encoding = f'{encoding[:-1]}16'
+    raw = SimpleNamespace(
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=int(sys.byteorder == 'big'),
+        step=samples.strides[0],
+        data=samples.reshape(-1).view(np.uint8),
+    )
+    return image_to_rgb(raw)
 
 
 def copy_rgb(image: np.ndarray, out: np.ndarray) -> None:

@@ -3,41 +3,48 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from posenet_ros.errors import ImageError
 from posenet_ros.io.photos import images_in, read_image
-from posenet_ros.io.video import VIDEO_SUFFIXES, Video
+from posenet_ros.io.source import Source, expect, find_source
+from posenet_ros.io.video import Video
 
 SEED = 0
+KINDS = ('photo', 'folder', 'video', 'bag')
+
+logger = logging.getLogger('posenet_ros')
 
 
-def sampled_images(path: Path, count: int) -> Iterator[np.ndarray]:
+def sampled_images(
+    path: Path, count: int, problem: Callable[[str], None] = logger.warning
+) -> Iterator[np.ndarray]:
     """Up to `count` images at random, the same ones every time.
 
     Args:
         path: of a photo, a folder of photos, a video, or a rosbag2 folder or file.
         count: how many images at most.
+        problem: called with what cannot be read, and why; the others are taken.
 
     Yields:
         uint8 RGB (H, W, 3), in the source's order.
 
     Raises:
-        ImageError: there are none, or one cannot be read.
+        ImageError: there are none that can be read.
         PoseNetError: a bag cannot be read, or its package is missing.
     """
-    if _is_bag(path):
-        from posenet_ros.io.bag import bag_images  # needs an optional package
-
-        yield from bag_images(path, lambda total: _chosen(total, count))
-    elif _is_video(path):
-        yield from _sampled_frames(path, count)
-    else:
-        for photo in _sampled_photos(path, count):
-            yield read_image(photo)
+    source = expect(find_source(path), KINDS)
+    images = {'bag': _of_bag, 'video': _of_video}.get(source.kind, _of_photos)
+    taken = 0
+    for image in images(source, count, problem):
+        taken += 1
+        yield image
+    if taken == 0:
+        raise ImageError(f'{path} holds no image that can be read')
 
 
 def fingerprint(path: Path, count: int) -> str:
@@ -50,47 +57,53 @@ def fingerprint(path: Path, count: int) -> str:
         ImageError: there are no files, or they cannot be read.
     """
     digest = hashlib.sha256()
+    source = expect(find_source(path), KINDS)
     try:
-        if _is_bag(path) or _is_video(path):
+        if source.kind in ('bag', 'video'):
             for file in sorted(path.iterdir()) if path.is_dir() else [path]:
                 found = file.stat()
                 digest.update(f'{file.name} {found.st_size} {found.st_mtime_ns}\n'.encode())
         else:
-            for photo in _sampled_photos(path, count):
-                digest.update(hashlib.sha256(photo.read_bytes()).digest())
+            for photo in _chosen_photos(source, count):
+                if photo.is_file():
+                    digest.update(hashlib.sha256(photo.read_bytes()).digest())
     except OSError as error:
         raise ImageError(f'cannot read {error.filename}: {error.strerror}') from error
     return digest.hexdigest()
 
 
-def _is_bag(path: Path) -> bool:
-    return (path / 'metadata.yaml').exists() or path.suffix in ('.mcap', '.db3')
+def _of_photos(source: Source, count: int, problem: Callable[[str], None]) -> Iterator[np.ndarray]:
+    for photo in _chosen_photos(source, count):
+        try:
+            yield read_image(photo)
+        except ImageError as error:
+            problem(str(error))
 
 
-def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+def _of_bag(source: Source, count: int, problem: Callable[[str], None]) -> Iterator[np.ndarray]:
+    from posenet_ros.io.bag import bag_images  # needs an optional package
+
+    yield from bag_images(source.path, lambda total: _chosen(total, count), problem)
 
 
-def _sampled_photos(path: Path, count: int) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    paths = images_in(path)
-    return [paths[i] for i in _chosen(len(paths), count)]
-
-
-def _sampled_frames(path: Path, count: int) -> Iterator[np.ndarray]:
-    with Video(path) as video:
-        # A stream of JPEGs does not say how many frames it has.
-        total = video.num_frames or sum(1 for _ in video)
+def _of_video(source: Source, count: int, problem: Callable[[str], None]) -> Iterator[np.ndarray]:
+    with Video(source) as video:
+        # The number that a container claims is an estimate for many formats.
+        total = video.count()
+        if shortfall := video.shortfall():
+            problem(shortfall)
     chosen = set(_chosen(total, count))
-    empty = True
-    with Video(path) as video:
-        for i, frame in enumerate(video):
-            if i in chosen:
-                empty = False
+    with Video(source) as video:
+        for frame in video:
+            if frame.index in chosen:
                 yield frame.image
-    if empty:
-        raise ImageError(f'{path} holds no frame that can be read')
+
+
+def _chosen_photos(source: Source, count: int) -> list[Path]:
+    if source.kind == 'photo':
+        return [source.path]
+    paths = images_in(source.path)
+    return [paths[i] for i in _chosen(len(paths), count)]
 
 
 def _chosen(total: int, count: int) -> list[int]:

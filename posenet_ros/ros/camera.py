@@ -182,15 +182,17 @@ class Camera:
     ) -> None:
         """Publishes the markers and the annotated image, each only if it has subscribers.
 
+        With flip_horizontal the annotated image is mirrored, as the poses are.
+
         Args:
             header: of the image.
             image: uint8 RGB (H, W, 3).
-            poses: in pixels of the image.
+            poses: in pixels of the image, mirrored if flip_horizontal is set.
             values: of the node's parameters; those of the group output are used.
         """
         height, width = image.shape[:2]
         scores = values['min_keypoint_score'], values['min_pose_score']
-        deviations = values['show_deviations']
+        deviations, flipped = values['show_deviations'], values['flip_horizontal']
         self._frame_id = header.frame_id
         if self._markers.get_subscription_count() > 0:
             info, distance = self._camera_info, values['marker_distance']
@@ -200,6 +202,8 @@ class Camera:
                 plane = PixelPlane.uncalibrated(
                     width, height, distance, values['marker_plane_width']
                 )
+            if flipped:  # in space people are where they are
+                plane = plane.mirrored(width)
             self._markers.publish(
                 pose_markers(header, poses, plane, *scores, values['marker_lifetime'], deviations)
             )
@@ -212,7 +216,7 @@ class Camera:
                 self._drawing = message
             message.header = header
             canvas = pixels_of(message)
-            copy_rgb(image, canvas)
+            copy_rgb(image[:, ::-1] if flipped else image, canvas)
             draw_poses(canvas, poses, *scores, deviations)
             if raw_wanted:
                 self._annotated.publish(message)

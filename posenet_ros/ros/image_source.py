@@ -19,8 +19,9 @@ from std_msgs.msg import Header
 
 from posenet_ros.environment import expanded
 from posenet_ros.errors import ConfigError, ImageError
-from posenet_ros.io.photos import images_in, read_image
-from posenet_ros.io.video import VIDEO_SUFFIXES, Video
+from posenet_ros.io.photos import photos_and_others, read_image
+from posenet_ros.io.source import WHAT_IS_KNOWN, Source, expect, find_source
+from posenet_ros.io.video import Video
 from posenet_ros.ros.declare_parameters import declare_parameters
 from posenet_ros.ros.messages import image_message, jpeg_message
 from posenet_ros.ros.parameters import ParameterSpec
@@ -39,7 +40,7 @@ PARAMETERS = (
     ParameterSpec(
         'source',
         '',
-        'Photo, folder of photos, video file, or number of a camera.',
+        'Photo, folder of photos, video file, number or device of a camera, or URL of a stream.',
         'input',
         dynamic=True,
     ),
@@ -124,21 +125,31 @@ class ImageSource(Node):
         loop = self._values['loop']
         if not source:
             raise ConfigError(
-                'Invalid source. Should be a photo, a folder of photos, a video file, or the '
-                'number of a camera: -p source:=photo.jpg, -p source:=0'
+                f'Invalid source. Should be {WHAT_IS_KNOWN}: -p source:=photo.jpg, -p source:=0'
             )
-        path = expanded(source)
-        if source.isdigit() or path.suffix.lower() in VIDEO_SUFFIXES:
-            camera_or_file: Path | int = int(source) if source.isdigit() else path
-            self._video = Video(camera_or_file)
-            return self._video_frames(camera_or_file, loop), self._video.fps
-        paths = images_in(path) if path.is_dir() else [path]
+        found = expect(
+            find_source(expanded(source) if source.startswith('~') else source),
+            ('photo', 'folder', 'video', 'camera', 'stream'),
+            'ros2 bag play publishes bags',
+        )
+        if found.kind not in ('photo', 'folder'):
+            self._video = Video(found)
+            return self._video_frames(found, loop), self._video.fps
+        paths = [found.path]
+        if found.kind == 'folder':
+            paths, others = photos_and_others(found.path)
+            if others:
+                self.get_logger().warning(
+                    f'{source}: {len(others)} entries are no photos, such as {others[0].name}'
+                )
+            if not paths:
+                raise ImageError(f'{source} holds no photo')
         if len(paths) == 1:
             image = read_image(paths[0])
             return (itertools.repeat(image) if loop else iter([image])), PHOTO_RATE
         return (itertools.cycle(paths) if loop else iter(paths)), PHOTO_RATE
 
-    def _video_frames(self, source: Path | int, loop: bool) -> Iterator[np.ndarray]:
+    def _video_frames(self, source: Source, loop: bool) -> Iterator[np.ndarray]:
         while self._video is not None:
             count = 0
             for frame in self._video:

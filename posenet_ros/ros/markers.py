@@ -7,7 +7,7 @@ display draws it over the image. Source of the projection: sensor_msgs/CameraInf
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from builtin_interfaces.msg import Duration
@@ -36,18 +36,32 @@ class PixelPlane:
     centre_x: float
     centre_y: float
     distance: float
+    # Of the camera from the origin of its frame: a stereo pair's right camera is in the left's.
+    offset_x: float = 0.0
+    offset_y: float = 0.0
 
     @classmethod
     def of_camera(cls, info: CameraInfo, width: int, height: int, distance: float) -> PixelPlane:
         """The plane of a calibrated camera; `width` and `height` are the image's, in pixels."""
         focal_x, focal_y, centre_x, centre_y = info.p[0], info.p[5], info.p[2], info.p[6]
-        if not (focal_x > 0 and focal_y > 0):
+        offset_x = offset_y = 0.0
+        if focal_x > 0 and focal_y > 0:
+            offset_x, offset_y = -info.p[3] / focal_x, -info.p[7] / focal_y
+        else:
             focal_x, focal_y, centre_x, centre_y = info.k[0], info.k[4], info.k[2], info.k[5]
-        # The image may have been scaled since the calibration.
-        scale_x = width / info.width if info.width else 1.0
-        scale_y = height / info.height if info.height else 1.0
+        # The calibration is that of the whole sensor. The image may be a window of it, and may
+        # have been scaled since: binned, for example.
+        roi = info.roi
+        scale_x = width / (roi.width or info.width or width)
+        scale_y = height / (roi.height or info.height or height)
         return cls(
-            focal_x * scale_x, focal_y * scale_y, centre_x * scale_x, centre_y * scale_y, distance
+            focal_x * scale_x,
+            focal_y * scale_y,
+            (centre_x - roi.x_offset) * scale_x,
+            (centre_y - roi.y_offset) * scale_y,
+            distance,
+            offset_x,
+            offset_y,
         )
 
     @classmethod
@@ -58,10 +72,15 @@ class PixelPlane:
         focal = width * distance / plane_width
         return cls(focal, focal, (width - 1) / 2, (height - 1) / 2, distance)
 
+    def mirrored(self, width: int) -> PixelPlane:
+        """The plane for pixels whose x was mirrored in an image of this width."""
+        return replace(self, focal_x=-self.focal_x, centre_x=width - 1 - self.centre_x)
+
     def points(self, pixels: np.ndarray) -> list[Point]:
         """Points of (n, 2) pixels."""
         scaled = (pixels - (self.centre_x, self.centre_y)) / (self.focal_x, self.focal_y)
-        return [Point(x=x, y=y, z=self.distance) for x, y in (scaled * self.distance).tolist()]
+        places = scaled * self.distance + (self.offset_x, self.offset_y)
+        return [Point(x=x, y=y, z=self.distance) for x, y in places.tolist()]
 
 
 def calibrated(info: CameraInfo | None) -> bool:

@@ -30,7 +30,7 @@ def posenet(tmp_path, default_model_config, net):
             arguments = (*arguments, '--model-url', default_model_config.model_url)
             arguments += ('--multiplier', '0.75')
         return subprocess.run(
-            [sys.executable, '-m', 'posenet_ros.commands', *map(str, arguments)],
+            [sys.executable, '-m', 'posenet_ros', *map(str, arguments)],
             cwd=tmp_path,
             env={**os.environ, 'PYTHONPATH': os.pathsep.join(p for p in sys.path if p)}
             | (environment or {}),
@@ -52,7 +52,7 @@ def posenet_process(tmp_path, default_model_config, net):
             arguments += ('--model-url', default_model_config.model_url, '--multiplier', '0.75')
         running.append(
             subprocess.Popen(
-                [sys.executable, '-m', 'posenet_ros.commands', *map(str, arguments)],
+                [sys.executable, '-m', 'posenet_ros', *map(str, arguments)],
                 cwd=tmp_path,
                 env={**os.environ, 'PYTHONPATH': os.pathsep.join(p for p in sys.path if p)},
             )
@@ -188,8 +188,8 @@ def test_video_gives_an_entry_per_frame_and_a_drawn_video(posenet, video, tmp_pa
         (['folder', '--draw', 'folder'], 'is the input itself'),
         (['photo.png', '--input-resolution', '100000'], 'inputResolution 100000'),
         (['text.png'], 'text.png is not an image'),
-        (['clip.mp4'], 'clip.mp4 cannot be opened'),
-        (['empty'], 'empty holds no image'),
+        (['clip.mp4'], 'clip.mp4 is not a video that can be opened'),
+        (['empty'], 'empty holds no photo'),
     ],
 )
 def test_mistakes_end_in_one_line_that_names_them(posenet, photo, tmp_path, arguments, named):
@@ -216,14 +216,15 @@ def test_wrong_size_is_refused_with_what_is_allowed(posenet, photo, size):
     assert '_' not in result.stderr.splitlines()[-1].replace('input_resolution', '')
 
 
-def test_terminated_command_leaves_nothing_half_written(posenet_process, tmp_path, video):
+def test_terminated_command_keeps_only_what_says_it_is_partial(posenet_process, tmp_path, video):
     process = posenet_process('estimate', video, '--draw', 'out.mp4', '--input-resolution', 1025)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob('.out.part*')) and time.monotonic() < deadline:
+    while not list(tmp_path.glob('out.partial.mp4')) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.terminate()
     assert process.wait(30) == 128 + signal.SIGTERM
-    assert [path.name for path in tmp_path.iterdir()] == ['clip.avi']
+    # What was finished stays, under a name that says so.
+    assert {path.name for path in tmp_path.iterdir()} <= {'clip.avi', 'out.partial.mp4'}
 
 
 def test_fetch_prints_where_the_model_is(posenet, default_model_config):

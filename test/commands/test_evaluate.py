@@ -86,9 +86,10 @@ def test_predictions_that_were_saved_score_the_same(labelled, tmp_path, capsys):
 def test_photos_of_another_size_than_their_labels_are_refused(labelled, capsys, astronaut):
     cv2.imwrite(str(labelled[0] / 'one.png'), astronaut[::2, ::2])
     assert run(labelled) == 1
-    assert (
-        'one.png is 256 x 256 pixels, and its labels are for 512 x 512' in capsys.readouterr().err
-    )
+    said = capsys.readouterr()
+    assert 'one.png is 256 x 256 pixels, and its labels are for 512 x 512' in said.err
+    assert '1 of 2 photos could not be used' in said.err
+    assert '1 photos' in said.out
 
 
 def test_missing_photos_are_said_and_left_out(labelled, capsys):

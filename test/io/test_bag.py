@@ -1,17 +1,22 @@
 """posenet bag: a recorded bag in, a bag with poses out."""
 
+import contextlib
 import re
+import shutil
+import sqlite3
 
 import cv2
 import numpy as np
 import pytest
 from goldens import ROOT
 
+mcap_writer = pytest.importorskip('mcap.writer', reason='the package mcap is not installed')
+zstandard = pytest.importorskip('zstandard', reason='the package zstandard is not installed')
 rosbags = pytest.importorskip('rosbags.rosbag2', reason='the package rosbags is not installed')
 
 from rosbags.highlevel import AnyReader  # noqa: E402
 
-from posenet_ros import PoseNetError  # noqa: E402
+from posenet_ros import ImageError, PoseNetError  # noqa: E402
 from posenet_ros.commands import main  # noqa: E402
 from posenet_ros.io import bag  # noqa: E402
 from posenet_ros.io.sampling import sampled_images  # noqa: E402
@@ -61,8 +66,10 @@ def test_poses_lie_at_the_images_times_with_the_images_headers(
     arguments = ['bag', str(recorded), str(target), '--annotated', '--storage', storage]
     if default_model_config.model_url:
         arguments += ['--model-url', default_model_config.model_url, '--multiplier', '0.75']
-    assert main(arguments) == 0
-    assert '1 images could not be read' in capsys.readouterr().out
+    assert main(arguments) == 1  # one image has an unknown encoding
+    said = capsys.readouterr()
+    assert '1 images could not be read' in said.out
+    assert "an image on /camera/image_raw cannot be used: unknown encoding 'rgb9'" in said.err
     messages = read(target)
     poses = [entry for entry in messages if entry[0].endswith('/poses')]
     assert [(topic, (time - START) // 100_000_000) for topic, time, _ in poses] == [
@@ -129,3 +136,179 @@ def test_images_of_a_bag_are_sampled(recorded, astronaut):
     images = list(sampled_images(recorded, 100))
     assert len(images) == 4
     assert all(np.abs(image.astype(int) - astronaut).mean() < 5 for image in images)
+
+
+# Bags as they are found: only what is read of them matters.
+
+
+def image_data(index=0):
+    types = bag.typestore().types
+    stamp = types['builtin_interfaces/msg/Time'](sec=index, nanosec=0)
+    message = types[bag.IMAGE_TYPE](
+        header=types['std_msgs/msg/Header'](stamp=stamp, frame_id=f'frame_{index}'),
+        height=2, width=3, encoding='rgb8', is_bigendian=0, step=9, data=np.full(18, index, 'u1'),
+    )  # fmt: skip
+    return bytes(bag.typestore().serialize_cdr(message, bag.IMAGE_TYPE))
+
+
+def mcap_file(path, messages, *, others=True, **options):
+    """An MCAP with images on /image, and channels that are nobody's business."""
+    with path.open('wb') as file:
+        writer = mcap_writer.Writer(file, chunk_size=100, **options)
+        writer.start(profile='ros2')
+        schema = writer.register_schema(bag.IMAGE_TYPE, 'ros2msg', b'')
+        images = writer.register_channel('/image', 'cdr', schema)
+        if others:
+            unknown = writer.register_schema('nobody_msgs/msg/Knows', 'ros2msg', b'')
+            event = writer.register_schema('std_srvs/srv/Trigger_Event', '', b'')
+            numbers = [
+                writer.register_channel('/unknown', 'cdr', unknown),
+                writer.register_channel('/service/_service_event', 'cdr', event),
+                writer.register_channel('/json', 'json', 0),
+                writer.register_channel('/image', 'json', 0),
+            ]
+            for number in numbers:
+                writer.add_message(number, 1, b'{"not": "cdr"}', 1)
+        for i, data in enumerate(messages):
+            writer.add_message(images, 10 + i, data, 10 + i)
+        writer.finish()
+    return path
+
+
+def sqlite_file(path, messages):
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute(
+            'CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT, type TEXT, '
+            'serialization_format TEXT, offered_qos_profiles TEXT)'
+        )
+        database.execute(
+            'CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER, '
+            'timestamp INTEGER, data BLOB)'
+        )
+        database.executemany(
+            'INSERT INTO topics VALUES(?, ?, ?, ?, "")',
+            [
+                (1, '/unknown', '', ''),
+                (2, '/image', bag.IMAGE_TYPE, 'cdr'),
+                (3, '/other', 'x/msg/Y', 'wrong_format'),
+            ],
+        )
+        rows = [(2, 10 + i, data) for i, data in enumerate(messages)]
+        database.executemany(
+            'INSERT INTO messages(topic_id, timestamp, data) VALUES(?, ?, ?)',
+            [(1, 1, b'unknown'), (3, 2, b'wrong'), *rows],
+        )
+    return path
+
+
+def add(source, tmp_path, **options):
+    """The colours of the images that were read, and what was told."""
+    seen, told = [], []
+
+    def poses_of(image):
+        seen.append(int(image[0, 0, 0]))
+        return []
+
+    bag.add_poses(source, tmp_path / 'out', poses_of, problem=told.append, **options)
+    shutil.rmtree(tmp_path / 'out')
+    return seen, told
+
+
+@pytest.mark.parametrize('make', [mcap_file, sqlite_file])
+def test_unrelated_topics_of_unknown_types_do_not_matter(tmp_path, make):
+    suffix = '.mcap' if make is mcap_file else '.db3'
+    path = make(tmp_path / f'bag{suffix}', [image_data(i) for i in range(5)])
+    assert add(path, tmp_path) == ([0, 1, 2, 3, 4], [])
+
+
+@pytest.mark.parametrize('make', [mcap_file, sqlite_file])
+def test_one_message_that_cannot_be_read_does_not_end_the_rest(tmp_path, make):
+    messages = [image_data(i) for i in range(5)]
+    messages[2] = messages[2][:40]
+    messages[3] = b''
+    suffix = '.mcap' if make is mcap_file else '.db3'
+    seen, told = add(make(tmp_path / f'bag{suffix}', messages), tmp_path)
+    assert seen == [0, 1, 4]
+    assert told[0].startswith('an image on /image cannot be used: its 40 bytes are no sensor_msgs')
+
+
+def test_interrupted_recording_gives_what_can_be_read(tmp_path):
+    whole = mcap_file(tmp_path / 'bag.mcap', [image_data(i) for i in range(40)]).read_bytes()
+    folder = tmp_path / 'recorded'
+    folder.mkdir()
+    (folder / 'recorded_0.mcap').write_bytes(whole[: len(whole) // 3])
+    seen, told = add(folder, tmp_path)
+    assert seen == list(range(len(seen))) and 5 < len(seen) < 30
+    assert any('ros2 bag reindex' in text and str(folder) in text for text in told)
+    assert any('mcap recover recorded_0.mcap' in text for text in told)
+
+
+def test_every_cut_of_a_bag_is_read_or_refused(tmp_path):
+    for make, name in ((mcap_file, 'a.mcap'), (sqlite_file, 'a.db3')):
+        whole = make(tmp_path / name, [image_data(i) for i in range(8)]).read_bytes()
+        best = 0
+        for length in range(8, len(whole), 97):
+            (tmp_path / f'cut_{name}').write_bytes(whole[:length])
+            try:
+                seen, _ = add(tmp_path / f'cut_{name}', tmp_path)
+                best = max(best, len(seen))
+            except (PoseNetError, ImageError):
+                shutil.rmtree(tmp_path / 'out', ignore_errors=True)
+        assert best >= 6
+
+
+def test_files_of_a_bag_without_metadata_are_read_in_their_order(tmp_path):
+    folder = tmp_path / 'recorded'
+    folder.mkdir()
+    for number in (0, 2, 10):
+        sqlite_file(folder / f'recorded_{number}.db3', [image_data(number)])
+    assert add(folder, tmp_path)[0] == [0, 2, 10]
+
+
+def test_compressed_files_and_messages_are_read(tmp_path):
+    compress = zstandard.ZstdCompressor().compress
+    plain = sqlite_file(tmp_path / 'a.db3', [image_data(i) for i in range(3)])
+    (tmp_path / 'b.db3.zstd').write_bytes(compress(plain.read_bytes()))
+    assert add(tmp_path / 'b.db3.zstd', tmp_path) == ([0, 1, 2], [])
+    packed = sqlite_file(tmp_path / 'c.db3', [compress(image_data(i)) for i in range(3)])
+    assert add(packed, tmp_path) == ([0, 1, 2], [])
+
+
+def test_nothing_that_can_be_read_is_an_error_with_the_reason(tmp_path):
+    depth = image_data().replace(b'rgb8\0', b'16UC\0')
+    path = mcap_file(tmp_path / 'depth.mcap', [depth] * 3)
+    told = []
+    with pytest.raises(PoseNetError, match=r'no image of .* could be read, of 3 on /image'):
+        bag.add_poses(path, tmp_path / 'out', lambda image: [], problem=told.append)
+    assert "unknown encoding '16UC'" in told[0]
+    assert '3 images on /image cannot be used for this reason' in told[1]
+    path = mcap_file(tmp_path / 'none.mcap', [])
+    with pytest.raises(ImageError, match=r'has no image on /image'):
+        add(path, tmp_path)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_fewer_messages_than_the_metadata_claim_are_told(recorded, tmp_path):
+    metadata = recorded / 'metadata.yaml'
+    text = metadata.read_text()
+    metadata.write_text(re.sub(r'message_count: 3', 'message_count: 30', text))
+    _, told = add(recorded, tmp_path)
+    assert any('5 images can be read of the 32 that its metadata claim' in text for text in told)
+
+
+def test_interrupted_run_keeps_what_is_finished(recorded, tmp_path):
+    calls = []
+
+    def interrupt(image):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return []
+
+    with pytest.raises(KeyboardInterrupt):
+        bag.add_poses(recorded, tmp_path / 'out', interrupt)
+    assert not (tmp_path / 'out').exists()
+    assert len(read(tmp_path / 'out.partial/out')) == 2
+    # The next run begins anew.
+    assert bag.add_poses(recorded, tmp_path / 'out', lambda image: [])['images'] == 4
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['out', 'recorded']

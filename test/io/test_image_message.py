@@ -251,3 +251,68 @@ def test_cv_bridge_gives_the_same_pixels(encoding):
         sensor_msgs.Image(**vars(sent)), desired_encoding='rgb8'
     )
     assert np.array_equal(image_to_rgb(sent), theirs)
+
+
+def compressed(pixels, form, suffix='.png'):
+    data = cv2.imencode(suffix, pixels)[1].tobytes()
+    return SimpleNamespace(format=form, data=data)
+
+
+@pytest.mark.parametrize('pattern', ['rggb', 'bggr', 'gbrg', 'grbg'])
+@pytest.mark.parametrize('bits', [8, 16])
+def test_compressed_mosaics_are_what_their_format_says(pattern, bits):
+    mosaic = np.random.default_rng(0).integers(0, 2**bits, (24, 32)).astype(f'uint{bits}')
+    encoding = f'bayer_{pattern}{bits}'
+    raw = SimpleNamespace(
+        height=24, width=32, encoding=encoding, step=32 * bits // 8, is_bigendian=0,
+        data=mosaic.tobytes(),
+    )  # fmt: skip
+    for form in (f'{encoding}; png compressed ', f'{encoding}; png compressed'):
+        assert np.array_equal(compressed_to_rgb(compressed(mosaic, form)), image_to_rgb(raw))
+
+
+@pytest.mark.parametrize('encoding', ['yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv'])
+def test_compressed_samples_of_a_yuv_camera_are_colours(encoding):
+    """Half as wide as the grey picture in which they came."""
+    samples = np.random.default_rng(0).integers(0, 256, (24, 64), np.uint8)
+    raw = SimpleNamespace(
+        height=24, width=32, encoding=encoding, step=64, is_bigendian=0, data=samples.tobytes()
+    )
+    found = compressed_to_rgb(compressed(samples, f'{encoding}; png compressed '))
+    assert found.shape == (24, 32, 3)
+    assert np.array_equal(found, image_to_rgb(raw))
+
+
+@pytest.mark.parametrize(
+    'form',
+    [
+        'jpeg', 'png', '', 'rgb8; jpeg compressed bgr8', 'bgr8; png compressed bgr8',
+        'bayer_rggb8; jpeg compressed bgr8', 'yuv422_yuy2; jpeg compressed bgr8',
+        'mono8; jpeg compressed mono8', 'bayer_rggb8; jpeg compressed ',
+    ],
+)  # fmt: skip
+def test_compressed_pictures_stay_pictures(form, astronaut):
+    """A mosaic that was turned into colours before it was compressed, too."""
+    found = compressed_to_rgb(compressed(astronaut[..., ::-1], form, '.jpg'))
+    assert np.abs(found.astype(int) - astronaut).mean() < 5
+
+
+@pytest.mark.parametrize(
+    ('form', 'named'),
+    [
+        ('16UC1; png compressed ', "unknown encoding '16UC1'"),
+        ('32FC1; compressedDepth png', 'holds depth'),
+        ('16UC1; compressedDepth', 'holds depth'),
+        ('32FC1; jpeg compressed', "unknown encoding '32FC1'"),
+    ],
+)
+def test_compressed_depth_is_refused_as_raw_depth_is(form, named):
+    with pytest.raises(ImageError, match=named):
+        compressed_to_rgb(compressed(np.zeros((4, 4), np.uint16), form))
+
+
+def test_sixteen_bit_grey_is_brightness():
+    grey = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    found = compressed_to_rgb(compressed(grey, 'mono16; png compressed '))
+    assert np.array_equal(found[..., 0].ravel(), np.arange(256))
+    assert compressed_to_rgb(compressed(grey, 'png')).dtype == np.uint8

@@ -1,6 +1,7 @@
 """Sampling takes the same images of a folder, a video or a photo every time."""
 
 import os
+import re
 
 import cv2
 import numpy as np
@@ -26,7 +27,7 @@ def test_folder_gives_the_same_photos_in_order(grey_photos):
 def test_video_gives_frames_of_all_of_it(tmp_path):
     with VideoWriter(tmp_path / 'clip.mp4', 10) as writer:
         for i in range(40):
-            writer.write(np.full((64, 64, 3), 6 * i, np.uint8))
+            writer.write(np.full((64, 64, 3), 6 * i, np.uint8), i / 10)
     chosen = greys(sampled_images(tmp_path / 'clip.mp4', 10))
     assert len(chosen) == 10 and chosen[0] < 80 < 160 < chosen[-1]
 
@@ -73,7 +74,20 @@ def test_fingerprint_of_a_video_takes_no_decoding(tmp_path, monkeypatch):
     assert fingerprint(clip, 10) != before
 
 
-def test_dangling_link_is_one_sentence(tmp_path):
+def test_one_bad_photo_is_told_and_passed_over(grey_photos):
+    expected = greys(sampled_images(grey_photos, 100))
+    (grey_photos / 'a.png').symlink_to('nowhere')
+    (grey_photos / 'b.jpg').mkdir()
+    (grey_photos / 'c.jpg').write_bytes(b'')
+    told = []
+    assert greys(sampled_images(grey_photos, 100, told.append)) == expected
+    assert [re.search(r'[abc]\.(png|jpg)', text)[0] for text in told] == ['a.png', 'b.jpg', 'c.jpg']
+    assert fingerprint(grey_photos, 100)
+
+
+def test_nothing_that_can_be_read_is_one_sentence(tmp_path):
     (tmp_path / 'a.png').symlink_to('nowhere')
-    with pytest.raises(ImageError, match=r'cannot read .*a\.png'):
-        fingerprint(tmp_path, 10)
+    told = []
+    with pytest.raises(ImageError, match='holds no image that can be read'):
+        list(sampled_images(tmp_path, 10, told.append))
+    assert 'a.png' in told[0]

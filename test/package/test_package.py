@@ -83,7 +83,13 @@ def test_everything_that_the_library_imports_is_installed_with_it():
     """A module that nothing installs would fail on a user's machine."""
     required = (ROOT / 'requirements/runtime.txt').read_text()
     optional = (ROOT / 'setup.cfg').read_text().split('[options.extras_require]')[1]
-    package_of = {'cv2': 'opencv-python-headless', 'cuda': 'cuda-python', 'yaml': 'pyyaml'}
+    package_of = {
+        'cv2': 'opencv-python-headless',
+        'cuda': 'cuda-python',
+        'yaml': 'pyyaml',
+        'PIL': 'pillow',
+        'pillow_heif': 'pillow-heif',
+    }
     for path in LIBRARY:
         for module in imported_modules(path):
             top = module.split('.')[0]
@@ -96,13 +102,13 @@ def test_everything_that_the_library_imports_is_installed_with_it():
 # What package.xml declares, by the name that Python imports.
 DISTRIBUTION = {
     'numpy': 'python3-numpy', 'cv2': 'python3-opencv', 'requests': 'python3-requests',
-    'tqdm': 'python3-tqdm', 'yaml': 'python3-yaml', 'pytest': 'python3-pytest',
-    'skimage': 'python3-skimage',
+    'tqdm': 'python3-tqdm', 'yaml': 'python3-yaml', 'PIL': 'python3-pil',
+    'pytest': 'python3-pytest', 'skimage': 'python3-skimage',
 }  # fmt: skip
-SETUP_ROBOT = ('numba', 'onnx', 'onnxruntime', 'pooch')  # no distribution has them
+SETUP_ROBOT = ('av', 'numba', 'onnx', 'onnxruntime', 'pooch')  # no distribution has them
 OPTIONAL = (
     'rosbags', 'tensorrt', 'tensorrt_rtx', 'pycuda', 'cuda', 'scipy', 'pycocotools',
-    'matplotlib',  # where they are imported
+    'matplotlib', 'mcap', 'zstandard', 'argcomplete', 'pillow_heif',  # where they are imported
 )  # fmt: skip
 
 

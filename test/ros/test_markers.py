@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, RegionOfInterest
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
@@ -39,6 +39,38 @@ def test_image_scaled_since_calibration_looks_the_same_way():
     (half,) = PixelPlane.of_camera(INFO, 320, 240, 2.0).points(np.array([[100.0, 50.0]]))
     (full,) = PLANE.points(np.array([[200.0, 100.0]]))
     assert (half.x, half.y) == pytest.approx((full.x, full.y))
+
+
+@pytest.mark.parametrize('binning', [1, 2])
+def test_window_of_the_sensor_is_where_it_is(binning):
+    """A pixel of the window is the pixel of the whole image that it was cut from."""
+    roi = RegionOfInterest(x_offset=240, y_offset=100, width=320, height=240)
+    info = CameraInfo(width=640, height=480, p=INFO.p, roi=roi, binning_x=binning)
+    plane = PixelPlane.of_camera(info, 320 // binning, 240 // binning, 2.0)
+    (found,) = plane.points(np.array([[100.0, 60.0]]) / binning)
+    (expected,) = PLANE.points(np.array([[340.0, 160.0]]))
+    assert (found.x, found.y) == pytest.approx((expected.x, expected.y))
+
+
+def test_right_camera_of_a_stereo_pair_is_beside_the_left():
+    projection = list(INFO.p)
+    projection[3], projection[7] = -60.0, 12.0  # 0.1 m to the right
+    info = CameraInfo(width=640, height=480, p=projection)
+    pixels = np.array([[100.0, 50.0], [320.0, 240.0]])
+    for scale in (1, 2):
+        plane = PixelPlane.of_camera(info, 640 // scale, 480 // scale, 3.0)
+        for pixel, point in zip(pixels, plane.points(pixels / scale), strict=True):
+            u, v, w = np.array(projection).reshape(3, 4) @ (point.x, point.y, point.z, 1)
+            assert (u / w, v / w) == pytest.approx(tuple(pixel))
+
+
+def test_mirrored_pixels_are_where_people_are():
+    pixels = np.array([[100.0, 50.0], [600.0, 300.0]])
+    mirrored = np.stack([639 - pixels[:, 0], pixels[:, 1]], axis=1)
+    for found, expected in zip(
+        PLANE.mirrored(640).points(mirrored), PLANE.points(pixels), strict=True
+    ):
+        assert (found.x, found.y, found.z) == pytest.approx((expected.x, expected.y, expected.z))
 
 
 def test_unrectified_camera_falls_back_to_its_own_matrix():

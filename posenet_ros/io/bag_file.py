@@ -1,0 +1,398 @@
+"""Bags as they are found: rosbag2 folders and files (sqlite3, MCAP, compressed or not) and ROS 1.
+
+Only what is asked for is read: a topic with an unknown type, without a definition or in another
+encoding is nobody's business. A file that was cut gives what can be read of it, and tells so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sqlite3
+import tempfile
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import quote
+
+from posenet_ros.errors import PoseNetError
+
+
+class Topic(NamedTuple):
+    """A topic of a bag."""
+
+    name: str
+    type: str  # as sensor_msgs/msg/Image
+    encoding: str  # cdr, ros1, or one that is not read
+
+
+class Record(NamedTuple):
+    """A message of a bag."""
+
+    topic: Topic
+    time: int  # when it was recorded, in nanoseconds
+    data: bytes
+
+
+class _File(Protocol):
+    """A file of a bag. A damaged one raises _Damaged when its messages end."""
+
+    def topics(self) -> dict[Topic, int]:
+        """The topics, and how many messages each has."""
+
+    def records(self, topics: Collection[Topic]) -> Iterator[Record]:
+        """The messages of some topics, by their time."""
+
+
+class _Damaged(Exception):
+    """A file ends before its end, or has a part that cannot be read."""
+
+
+class Bag:
+    """A bag that is open for reading. Close it after use.
+
+    Args:
+        path: a folder of rosbag2, a file of one, or a bag of ROS 1.
+        problem: called with what is damaged, and what can be done about it.
+
+    Attributes:
+        topics: and how many messages each has.
+        claimed: how many the metadata claims of each topic's name, if there are metadata.
+
+    Raises:
+        PoseNetError: it is no bag that can be read.
+    """
+
+    def __init__(self, path: Path, problem: Callable[[str], None]) -> None:
+        self._path = path
+        self._problem = problem
+        self._stack = contextlib.ExitStack()
+        self.claimed: dict[str, int] = {}
+        try:
+            self._files = self._open()
+            self.topics: dict[Topic, int] = {}
+            for file in self._files:
+                for topic, count in file.topics().items():
+                    self.topics[topic] = self.topics.get(topic, 0) + count
+        except (PoseNetError, KeyboardInterrupt):
+            self.close()
+            raise
+        except Exception as error:  # whatever a damaged file makes a reader raise
+            self.close()
+            raise PoseNetError(f'{path} is not a bag that can be read: {_reason(error)}') from error
+
+    def records(self, topics: Collection[Topic]) -> Iterator[Record]:
+        """The messages of some topics, file by file, by their time in each."""
+        for file in self._files:
+            try:
+                for record in file.records(topics):
+                    if record.data.startswith(_ZSTANDARD):  # CDR begins with zeros
+                        record = record._replace(data=_decompressed(record.data))
+                    yield record
+            except _Damaged as error:
+                self._problem(f'{self._path}: {error}')
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def __enter__(self) -> Bag:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open(self) -> list[_File]:
+        path = self._path
+        if not path.exists():
+            raise PoseNetError(f'there is no bag {path}')
+        if path.is_file():
+            return [self._file(path)]
+        metadata = self._metadata()
+        names = metadata.get('relative_file_paths')
+        if names is not None:
+            files = [path / Path(name).name for name in names]
+            missing = [file for file in files if not file.exists()]
+            for file in missing:
+                self._problem(f'{path}: its file {file.name} is missing')
+            files = [file for file in files if file not in missing]
+        else:
+            files = sorted((p for p in path.iterdir() if p.name.endswith(_STORAGES)), key=_natural)
+        if not files:
+            raise PoseNetError(
+                f'{path} is not a bag: it has no file NAME{" or NAME".join(_STORAGES)}'
+            )
+        return [self._file(file) for file in files]
+
+    def _metadata(self) -> dict[str, Any]:
+        """What metadata.yaml says; nothing where there is none."""
+        import yaml
+
+        file = self._path / 'metadata.yaml'
+        if not file.exists():
+            self._problem(
+                f'{self._path} has no metadata.yaml, as after an interrupted recording; its files '
+                f'are read as they are. To repair it: ros2 bag reindex {self._path}'
+            )
+            return {}
+        try:
+            metadata = yaml.safe_load(file.read_text())['rosbag2_bagfile_information']
+            for topic in metadata.get('topics_with_message_count') or []:
+                name = topic['topic_metadata']['name']
+                self.claimed[name] = self.claimed.get(name, 0) + int(topic['message_count'])
+            return dict(metadata)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+            self._problem(
+                f'{file} cannot be used ({_reason(error)}); the files beside it are read as they '
+                f'are. To repair it: ros2 bag reindex {self._path}'
+            )
+            self.claimed = {}
+            return {}
+
+    def _file(self, path: Path) -> _File:
+        if path.suffix in ('.zstd', '.zst'):
+            path = self._decompressed_file(path)
+        with path.open('rb') as file:
+            magic = file.read(16)
+        if magic.startswith(b'SQLite format 3\0'):
+            return _SqliteFile(path, self._stack)
+        if magic.startswith(b'\x89MCAP0\r\n'):
+            return _McapFile(path)
+        if magic.startswith(b'#ROSBAG V'):
+            return _Ros1File(path, self._stack)
+        kind = 'is empty' if not magic else 'is neither sqlite3 nor MCAP nor a bag of ROS 1'
+        raise PoseNetError(f'{path} {kind}')
+
+    def _decompressed_file(self, path: Path) -> Path:
+        import zstandard
+
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix='posenet-bag-'))
+        target = Path(folder) / path.stem
+        with path.open('rb') as source, target.open('wb') as out:
+            try:
+                zstandard.ZstdDecompressor().copy_stream(source, out)
+            except zstandard.ZstdError as error:
+                self._problem(f'{path} is cut or damaged: {error}')
+        return target
+
+
+_ZSTANDARD = b'(\xb5/\xfd'
+_STORAGES = ('.db3', '.mcap', '.db3.zstd', '.mcap.zstd', '.db3.zst', '.mcap.zst')
+
+
+class _McapFile:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._topics: dict[Topic, int] = {}
+        self._damage = ''
+        try:
+            self._indexed = self._read_summary()
+        except Exception as error:  # the index is behind everything else
+            self._indexed = False
+            self._damage = _reason(error)
+        if not self._indexed:
+            for topic, _ in self._scanned(None):
+                self._topics[topic] = self._topics.get(topic, 0) + 1
+
+    def topics(self) -> dict[Topic, int]:
+        return self._topics
+
+    def records(self, topics: Collection[Topic]) -> Iterator[Record]:
+        from mcap.reader import make_reader
+
+        if not self._indexed:
+            yield from (record for _, record in self._scanned(topics))
+            if self._damage:
+                raise self._damaged(sum(self._topics.values()))
+            return
+        names = {topic.name for topic in topics}
+        read = 0
+        try:
+            with self._path.open('rb') as file:
+                for schema, channel, message in make_reader(file).iter_messages(topics=names):
+                    topic = _mcap_topic(schema, channel)
+                    if topic in topics:
+                        read += 1
+                        yield Record(topic, message.log_time, message.data)
+        except GeneratorExit:
+            raise
+        except Exception as error:
+            self._damage = _reason(error)
+            raise self._damaged(read) from error
+
+    def _read_summary(self) -> bool:
+        from mcap.reader import make_reader
+
+        with self._path.open('rb') as file:
+            summary = make_reader(file).get_summary()
+        if summary is None or summary.statistics is None or not summary.chunk_indexes:
+            return False
+        counts = summary.statistics.channel_message_counts
+        schemas = {channel.schema_id for channel in summary.channels.values()} - {0}
+        if not (counts.keys() <= summary.channels.keys() and schemas <= summary.schemas.keys()):
+            return False  # channels or schemas are only beside their messages
+        for number, channel in summary.channels.items():
+            topic = _mcap_topic(summary.schemas.get(channel.schema_id), channel)
+            self._topics[topic] = self._topics.get(topic, 0) + counts.get(number, 0)
+        return True
+
+    def _scanned(self, wanted: Collection[Topic] | None) -> Iterator[tuple[Topic, Record]]:
+        """From the beginning until it cannot be read any further."""
+        from mcap.records import Channel, Message, Schema
+        from mcap.stream_reader import StreamReader
+
+        schemas: dict[int, Any] = {}
+        channels: dict[int, Topic] = {}
+        records = 0
+        try:
+            with self._path.open('rb') as file:
+                for record in StreamReader(file).records:
+                    if isinstance(record, Schema):
+                        schemas[record.id] = record
+                    elif isinstance(record, Channel):
+                        channels[record.id] = _mcap_topic(schemas.get(record.schema_id), record)
+                    elif isinstance(record, Message) and record.channel_id in channels:
+                        topic = channels[record.channel_id]
+                        records += 1
+                        if wanted is None or topic in wanted:
+                            yield topic, Record(topic, record.log_time, record.data)
+        except GeneratorExit:
+            raise
+        except Exception as error:
+            self._damage = self._damage or _reason(error)
+
+    def _damaged(self, read: int) -> _Damaged:
+        name = self._path.name
+        return _Damaged(
+            f'{name} is cut or damaged ({self._damage}); {read} messages of it can be read. To '
+            f'repair it: mcap recover {name} -o recovered.mcap'
+        )
+
+
+def _mcap_topic(schema: Any, channel: Any) -> Topic:
+    name = schema.name if schema is not None else ''
+    if channel.message_encoding == 'ros1':
+        name = name.replace('/', '/msg/', 1) if '/msg/' not in name else name
+    return Topic(channel.topic, name, channel.message_encoding)
+
+
+class _SqliteFile:
+    def __init__(self, path: Path, stack: contextlib.ExitStack) -> None:
+        self._path = path
+        address = f'file:{quote(os.fsencode(path.resolve()))}?immutable=1'
+        self._database = sqlite3.connect(address, uri=True)
+        stack.callback(self._database.close)
+        rows = self._database.execute('SELECT id, name, type, serialization_format FROM topics')
+        self._by_id = {row[0]: Topic(*row[1:]) for row in rows}
+        self._damage = ''
+        self._counts: dict[Topic, int] = dict.fromkeys(self._by_id.values(), 0)
+        try:
+            found = self._database.execute('SELECT topic_id, count(*) FROM messages GROUP BY 1')
+            for number, count in found.fetchall():
+                if number in self._by_id:
+                    self._counts[self._by_id[number]] += count
+        except sqlite3.Error as error:
+            self._damage = str(error)
+            for record in self._until_damage():
+                self._counts[record.topic] += 1
+
+    def topics(self) -> dict[Topic, int]:
+        return self._counts
+
+    def records(self, topics: Collection[Topic]) -> Iterator[Record]:
+        if self._damage:
+            read = 0
+            for record in self._until_damage():
+                if record.topic in topics:
+                    read += 1
+                    yield record
+            raise self._damaged(read)
+        numbers = [number for number, topic in self._by_id.items() if topic in topics]
+        marks = ', '.join('?' * len(numbers))
+        read = 0
+        try:
+            for number, time, data in self._database.execute(
+                f'SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN ({marks}) '
+                'ORDER BY timestamp, id',
+                numbers,
+            ):
+                read += 1
+                yield Record(self._by_id[number], time, data)
+        except sqlite3.Error as error:
+            self._damage = str(error)
+            raise self._damaged(read) from error
+
+    def _until_damage(self) -> Iterator[Record]:
+        with contextlib.suppress(sqlite3.Error):
+            for number, time, data in self._database.execute(
+                'SELECT topic_id, timestamp, data FROM messages NOT INDEXED ORDER BY id'
+            ):
+                if number in self._by_id:
+                    yield Record(self._by_id[number], time, data)
+
+    def _damaged(self, read: int) -> _Damaged:
+        name = self._path.name
+        return _Damaged(
+            f'{name} is cut or damaged ({self._damage}); {read} of its messages can be read. To '
+            f'repair it: sqlite3 {name} .recover | sqlite3 recovered.db3'
+        )
+
+
+class _Ros1File:
+    def __init__(self, path: Path, stack: contextlib.ExitStack) -> None:
+        from rosbags.rosbag1 import Reader, ReaderError
+
+        self._path = path
+        try:
+            self._reader = stack.enter_context(Reader(path))
+        except ReaderError as error:
+            raise PoseNetError(
+                f'{path} is not a bag that can be read: {error}. After an interrupted recording: '
+                f'rosbag reindex {path}'
+            ) from error
+        self._topics = {
+            connection.id: Topic(connection.topic, connection.msgtype, 'ros1')
+            for connection in self._reader.connections
+        }
+
+    def topics(self) -> dict[Topic, int]:
+        counts: dict[Topic, int] = dict.fromkeys(self._topics.values(), 0)
+        for connection in self._reader.connections:
+            counts[self._topics[connection.id]] += connection.msgcount
+        return counts
+
+    def records(self, topics: Collection[Topic]) -> Iterator[Record]:
+        wanted = [c for c in self._reader.connections if self._topics[c.id] in topics]
+        if not wanted:
+            return
+        read = 0
+        try:
+            for connection, time, data in self._reader.messages(wanted):
+                read += 1
+                yield Record(self._topics[connection.id], time, data)
+        except GeneratorExit:
+            raise
+        except Exception as error:
+            raise _Damaged(
+                f'{self._path.name} is damaged ({_reason(error)}); {read} of its messages can be '
+                'read'
+            ) from error
+
+
+def _decompressed(data: bytes) -> bytes:
+    """A message that was compressed on its own; as it is if it is damaged."""
+    import zstandard
+
+    try:
+        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    except zstandard.ZstdError:
+        return data
+
+
+def _natural(path: Path) -> list[Any]:
+    """Sorts bag_2 before bag_10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', path.name)]
+
+
+def _reason(error: BaseException) -> str:
+    return ' '.join(str(error).split())[:200] or type(error).__name__
