@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
 
 from posenet_ros.errors import ImageError
+from posenet_ros.io.jpeg import decode_jpeg
+
+JPEG_MAGIC = b'\xff\xd8'
 
 # Channels and bits of the packed encodings.
 _PACKED = {
@@ -114,12 +118,18 @@ def image_to_rgb(message: Image, bridge: CvBridge | None = None) -> np.ndarray:
     return _to_8_bits(_coloured(native, _BAYER[encoding[:10]]))
 
 
-def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
+def compressed_to_rgb(
+    message: CompressedImage, damaged: Callable[[str], None] = lambda what: None
+) -> np.ndarray:
     """The pixels of a JPEG or PNG CompressedImage, as uint8 RGB (H, W, 3).
 
     `format` tells the encoding that the camera had, as image_transport writes it: "bayer_rggb8;
     jpeg compressed ". Where the file holds the camera's own samples, as a grey picture, they are
     taken for what they are; where a raw image of that encoding is refused, so is this one.
+
+    Args:
+        message: sensor_msgs/CompressedImage.
+        damaged: called with what is wrong with an image that can be decoded all the same.
 
     Raises:
         ImageError: the data is not an image that can be decoded, or not of colours or grey.
@@ -128,6 +138,14 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
 
     encoding = _camera_encoding(message.format)
     data = np.frombuffer(message.data, np.uint8)
+    if not encoding and data[:2].tobytes() == JPEG_MAGIC:
+        picture, damage = decode_jpeg(data)
+        if picture is None:
+            reason = damage or 'its data are cut or damaged'
+            raise ImageError(f'{data.size} bytes of JPEG cannot be decoded: {reason}')
+        if damage:
+            damaged(damage)
+        return picture
     # The EXIF orientation is ignored, as image_transport does: camera_info refers to raw pixels.
     flags = cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_UNCHANGED if encoding else cv2.IMREAD_COLOR)
     try:

@@ -43,6 +43,7 @@ except ImportError:  # ROS 2 Humble
 
 Received: TypeAlias = 'bytes | CompressedImage'  # a serialised Image, or a CompressedImage
 
+WARN_PERIOD_SECONDS = 5.0  # between two warnings of the same kind
 # A publisher is discovered before its node's name: the warning waits for the name.
 QOS_WARNING_DELAY_SECONDS = 1.0
 
@@ -159,10 +160,17 @@ class Camera:
             ImageError: it is broken.
         """
         if isinstance(received, CompressedImage):
-            return received.header, compressed_to_rgb(received)
+            return received.header, compressed_to_rgb(received, self._damaged)
         message = read_serialized(received)
         bridge = cv_bridge() if message.encoding in FOR_CV_BRIDGE else None
         return message.header, image_to_rgb(message, bridge)
+
+    def _damaged(self, what: str) -> None:
+        self.statistics.image_damaged()
+        self._node.get_logger().warning(
+            f'{self._image_topic}: an image is damaged, and used all the same: {what}',
+            throttle_duration_sec=WARN_PERIOD_SECONDS,
+        )
 
     # Output.
 

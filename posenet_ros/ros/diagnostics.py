@@ -223,6 +223,7 @@ def camera_status(
         'rate out (Hz)': f'{window.processed / window.seconds:.1f}',
         'people': str(window.people if window.processed else 0),
         'dropped': str(sum(window.dropped.values())),
+        'damaged': str(window.damaged),
     }
     values.update((f'dropped: {reason}', str(n)) for reason, n in sorted(window.dropped.items()))
     for stage, seconds in window.samples.items():

@@ -13,12 +13,11 @@ from std_msgs.msg import Header
 from posenet_ros.core.decode import Pose
 from posenet_ros.errors import BackendError, ImageError, PoseNetError
 from posenet_ros.estimator import PoseNet
-from posenet_ros.ros.camera import Camera, Received
+from posenet_ros.ros.camera import WARN_PERIOD_SECONDS, Camera, Received
 from posenet_ros.ros.mailbox import Mailbox
 from posenet_ros.ros.node_parameters import NodeParameters
 from posenet_ros.ros.worker import ModelWorker, Worker
 
-WARN_PERIOD_SECONDS = 5.0
 MAX_WARNINGS = 5  # different ones per period
 STOP_SECONDS = 5.0
 # A stamp further from now comes from another clock, since images do not queue.

@@ -19,6 +19,7 @@ class Window:
     people: int = 0
     dropped: Counter[str] = field(default_factory=Counter)  # reason -> frames, since the start
     dropped_now: int = 0  # frames, in this window
+    damaged: int = 0  # images that were used all the same, since the start
     samples: dict[str, list[float]] = field(default_factory=dict)  # latency and stages, in s
     last_image_age: float | None = None
     waiting: float = 0.0  # seconds since the last image, or since the subscription
@@ -36,6 +37,7 @@ class CameraStatistics:
         self._clock_offset: float | None = None
         self._received = self._processed = self._people = self._dropped_now = 0
         self._dropped: Counter[str] = Counter()
+        self._damaged = 0
         self._samples: dict[str, list[float]] = defaultdict(list)
 
     def listening(self) -> None:
@@ -61,6 +63,11 @@ class CameraStatistics:
             self._dropped_now += 1
             return self._dropped[reason]
 
+    def image_damaged(self) -> None:
+        """Counts an image that is damaged, and is used all the same."""
+        with self._lock:
+            self._damaged += 1
+
     def image_processed(self, people: int, seconds: Mapping[str, float]) -> None:
         """Counts a published frame, with the seconds of its latency and stages."""
         with self._lock:
@@ -80,6 +87,7 @@ class CameraStatistics:
                 people=self._people,
                 dropped=Counter(self._dropped),
                 dropped_now=self._dropped_now,
+                damaged=self._damaged,
                 samples=dict(self._samples),
                 last_image_age=None if self._last_image is None else now - self._last_image,
                 waiting=now - max(self._last_image or 0.0, self._listening_since),

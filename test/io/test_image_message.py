@@ -1,6 +1,7 @@
 """Every encoding of a camera driver, against definitions in plain numpy and against cv_bridge."""
 
 import array
+import sys
 from types import SimpleNamespace
 
 import cv2
@@ -10,6 +11,7 @@ import pytest
 from posenet_ros import ImageError
 from posenet_ros.io import image_message
 from posenet_ros.io.image_message import ENCODINGS, compressed_to_rgb, copy_rgb, image_to_rgb
+from posenet_ros.io.jpeg import decode_jpeg
 
 HEIGHT, WIDTH = 12, 16
 GENERATOR = np.random.default_rng(0)
@@ -316,3 +318,27 @@ def test_sixteen_bit_grey_is_brightness():
     found = compressed_to_rgb(compressed(grey, 'mono16; png compressed '))
     assert np.array_equal(found[..., 0].ravel(), np.arange(256))
     assert compressed_to_rgb(compressed(grey, 'png')).dtype == np.uint8
+
+
+def test_damaged_jpeg_is_used_and_told(astronaut):
+    pytest.importorskip('simplejpeg')
+    jpeg = cv2.imencode('.jpg', astronaut)[1].tobytes()
+    plain = compressed_to_rgb(SimpleNamespace(format='jpeg', data=jpeg))
+    told = []
+    damaged = SimpleNamespace(format='jpeg', data=jpeg[:-2] + bytes(200) + jpeg[-2:])
+    assert np.array_equal(compressed_to_rgb(damaged, told.append), plain)
+    assert len(told) == 1 and 'extraneous bytes' in told[0]
+    with pytest.raises(ImageError, match='Premature end'):
+        compressed_to_rgb(SimpleNamespace(format='jpeg', data=jpeg[:-500]))
+
+
+def test_jpeg_has_the_same_pixels_with_and_without_simplejpeg(astronaut, monkeypatch):
+    pytest.importorskip('simplejpeg')
+    for quality in (30, 75, 100):
+        for image in (astronaut, astronaut[:301, :203], astronaut[..., 0]):
+            options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+            data = cv2.imencode('.jpg', image, options)[1].tobytes()
+            found = decode_jpeg(data)[0]
+            with monkeypatch.context() as patch:
+                patch.setitem(sys.modules, 'simplejpeg', None)
+                assert np.array_equal(decode_jpeg(data)[0], found)

@@ -105,7 +105,14 @@ DISTRIBUTION = {
     'tqdm': 'python3-tqdm', 'yaml': 'python3-yaml', 'PIL': 'python3-pil',
     'pytest': 'python3-pytest', 'skimage': 'python3-skimage',
 }  # fmt: skip
-SETUP_ROBOT = ('av', 'numba', 'onnx', 'onnxruntime', 'pooch')  # no distribution has them
+SETUP_ROBOT = (
+    'av',
+    'numba',
+    'onnx',
+    'onnxruntime',
+    'pooch',
+    'simplejpeg',
+)  # no distribution has them
 OPTIONAL = (
     'rosbags', 'tensorrt', 'tensorrt_rtx', 'pycuda', 'cuda', 'scipy', 'pycocotools',
     'matplotlib', 'mcap', 'zstandard', 'argcomplete', 'pillow_heif',  # where they are imported

@@ -206,6 +206,29 @@ def test_compressed_images(start_node, peer, astronaut):
     camera.send_until(message, lambda: poses and len(clear_people(poses[-1])) == 1)
 
 
+def test_damaged_jpeg_is_used_and_counted_and_stderr_stays_quiet(start_node, peer, astronaut):
+    """As some cameras send them: bytes that belong to nothing before the end."""
+    import array
+
+    import cv2
+
+    pytest.importorskip('simplejpeg')
+    poses, found = peer.collect(PoseArray, f'{NODE}/poses'), collect_status(peer)
+    node = start_node('-r', 'image_raw:=/eye/image', image_transport='compressed')
+    camera = Camera(peer, '/eye/image/compressed', CompressedImage)
+    camera.wait_for_node()
+    jpeg = cv2.imencode('.jpg', astronaut[..., ::-1])[1].tobytes()
+    damaged = array.array('B', jpeg[:-2] + bytes(200) + jpeg[-2:])
+    message = CompressedImage(format='jpeg', data=damaged)
+    camera.send_until(message, lambda: len(poses) > 3 and len(clear_people(poses[-1])) == 1)
+    assert peer.spin_until(
+        lambda: any(int(values_of(status).get('damaged', 0)) > 2 for status in found)
+    )
+    lines = [line for line in node.output.splitlines() if 'extraneous' in line]
+    assert len(lines) == 1
+    assert '/eye/image/compressed: an image is damaged, and used all the same' in lines[0]
+
+
 def test_publisher_with_a_qos_that_cannot_match_is_named(start_node, peer):
     peer.collect(PoseArray, f'{NODE}/poses')
     node = start_node('-p', 'qos_overrides./image_raw.subscription.reliability:=reliable')
