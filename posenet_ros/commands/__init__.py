@@ -34,6 +34,15 @@ each command has its own help and examples: posenet estimate --help"""
 SUBCOMMANDS = (estimate, bag, evaluate, compare, build_engine, selftest, export, fetch)
 
 
+class HelpFormatter(argparse.HelpFormatter):
+    """Wraps descriptions, and leaves the lines of examples and tables as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if '\n' in text:
+            return '\n'.join(indent + line for line in text.splitlines())
+        return super()._fill_text(text, width, indent)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command. Returns the exit status, as EXIT_STATUSES has them."""
     parser = _parser()
@@ -75,10 +84,12 @@ def _parser() -> argparse.ArgumentParser:
         prog='posenet',
         description='2D human poses with PoseNet.',
         epilog=EXIT_STATUSES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument('--version', action='version', version=f'posenet_ros {__version__}')
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
     for subcommand in SUBCOMMANDS:
         subcommand.add_parser(commands)
+    for subcommand, own in zip(SUBCOMMANDS, commands.choices.values(), strict=True):
+        own.epilog, own.formatter_class = subcommand.EXAMPLES, HelpFormatter
     return parser

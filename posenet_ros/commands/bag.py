@@ -13,6 +13,10 @@ from posenet_ros.config import DecoderConfig
 from posenet_ros.errors import PoseNetError
 from posenet_ros.io.source import expect, find_source
 
+EXAMPLES = """examples:
+  posenet bag recorded/ with_poses/
+  posenet bag recorded.mcap with_poses/ --node --topic /camera/image_raw --annotated"""
+
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
@@ -22,8 +26,6 @@ def add_parser(commands: Any) -> None:
         'a PoseArray on TOPIC/poses for every image on TOPIC, at the same time and with the same '
         'header. What cannot be read is told and passed over; the exit status is then 1. Needs '
         'the packages rosbags and mcap (pip install posenet_ros[bag]).',
-        epilog='example:\n  posenet bag recorded/ with_poses/ --node --topic /camera/image_raw',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('input', type=Path, metavar='IN', help='rosbag2 folder, MCAP or sqlite3')
     parser.add_argument('output', type=Path, metavar='OUT', help='folder of the new bag')

@@ -12,6 +12,9 @@ from posenet_ros.commands.progress_bar import ProgressBar
 from posenet_ros.config import ModelConfig, RuntimeConfig, check_max_batch, largest_batch
 from posenet_ros.model.network import make_network
 
+EXAMPLES = """examples:
+  posenet build-engine --node --precision fp16"""
+
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(

@@ -24,6 +24,10 @@ from posenet_ros.io.sampling import KINDS, sampled_images
 from posenet_ros.io.source import expect, find_source
 from posenet_ros.model.network import make_network
 
+EXAMPLES = """examples:
+  posenet compare photos/
+  posenet compare recorded/ --node --max-images 100 --json cost.json"""
+
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(

@@ -63,8 +63,6 @@ def add_parser(commands: Any) -> None:
         description='Finds people. Prints JSON in the shape of the reference implementation '
         '(an array of poses for a photo; an array with one entry per photo or frame otherwise), '
         'or draws them. What cannot be read is told and passed over; the exit status is then 1.',
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('input', metavar='IMAGE|FOLDER|VIDEO|CAMERA|URL')
     parser.add_argument(

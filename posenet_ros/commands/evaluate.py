@@ -39,6 +39,11 @@ PLOT_SUFFIXES = ('.png', '.svg', '.pdf', '.jpg')
 MOST_NAMES = 20  # settings whose names are all drawn; of more, only those on the frontier
 
 
+EXAMPLES = """examples:
+  posenet evaluate photos/ labels.json
+  posenet evaluate photos/ labels.json --setting 'node: --node' --json scores.json"""
+
+
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         'evaluate',

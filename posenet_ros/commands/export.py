@@ -14,6 +14,9 @@ from posenet_ros.errors import ConfigError
 from posenet_ros.io.atomic_file import atomic_path
 from posenet_ros.model.network import make_network
 
+EXAMPLES = """examples:
+  posenet export model.onnx --precision fp16 --dynamic"""
+
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(

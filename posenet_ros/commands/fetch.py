@@ -11,6 +11,9 @@ from posenet_ros.config import ModelConfig
 from posenet_ros.core.warm_up import compile_loops
 from posenet_ros.model.checkpoint import fetch_checkpoint
 
+EXAMPLES = """examples:
+  posenet fetch --multiplier 0.5"""
+
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(

@@ -12,6 +12,9 @@ from posenet_ros.config import ModelConfig, RuntimeConfig
 from posenet_ros.errors import ConfigError, PoseNetError
 from posenet_ros.io.photos import read_image
 
+EXAMPLES = """examples:
+  posenet selftest --node --image people.jpg --json report.json"""
+
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(

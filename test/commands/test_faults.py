@@ -3,7 +3,9 @@
 import io
 import json
 import os
+import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import pytest
 from media import encoded, matroska, picture
 from tfjs_models import mobilenet_like
 
-from posenet_ros.commands import main
+from posenet_ros.commands import SUBCOMMANDS, _parser, main
 from posenet_ros.io import photos, video
 
 
@@ -320,13 +322,26 @@ def test_signal_keeps_what_is_finished(run, tmp_path, number):
     assert names(tmp_path) == ['clip.mkv', 'out.partial.json', 'out.partial.mp4']
 
 
-def test_help_has_examples_and_exit_statuses(capsys):
-    for arguments in ([], ['estimate'], ['bag']):
-        with pytest.raises(SystemExit) as end:
-            main([*arguments, '--help'])
-        assert end.value.code == 0
+@pytest.mark.parametrize('command', SUBCOMMANDS, ids=lambda command: command.__name__)
+def test_every_help_has_examples_that_can_be_parsed(command, capsys):
+    examples = [line.strip() for line in command.EXAMPLES.splitlines()[1:]]
+    name = shlex.split(examples[0])[1]
+    with pytest.raises(SystemExit) as end:
+        main([name, '--help'])
+    assert end.value.code == 0
     said = capsys.readouterr().out
-    assert 'exit status:' in said and said.count('example') >= 2
+    for example in examples:
+        assert f'  {example}\n' in said
+        words = shlex.split(re.split(r' \||   ', example)[0])
+        assert words[0] == 'posenet'
+        _parser().parse_args(words[1:])
+
+
+def test_exit_statuses_are_told(capsys):
+    with pytest.raises(SystemExit):
+        main(['--help'])
+    said = capsys.readouterr().out
+    assert 'exit status:\n  0 ' in said
 
 
 def test_closed_standard_error_is_survived(run, tmp_path, monkeypatch):

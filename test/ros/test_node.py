@@ -1094,6 +1094,23 @@ def test_annotated_image_as_jpeg(start_node, peer, camera, astronaut):
     assert np.abs(drawn.astype(int) - astronaut).max() > 60
 
 
+def test_mirrored_poses_are_drawn_on_the_mirrored_image(start_node, peer, camera, astronaut):
+    start_node('-p', 'flip_horizontal:=true')
+    images = peer.collect(Image, f'{NODE}/image_annotated')
+    poses = peer.collect(PoseArray, f'{NODE}/poses')
+    markers = peer.collect(MarkerArray, f'{NODE}/markers')
+    camera.wait_for_node()
+    camera.send_until(as_image(astronaut), lambda: images and poses and markers)
+    drawn = np.frombuffer(images[0].data, np.uint8).reshape(astronaut.shape)
+    mirrored = astronaut[:, ::-1]
+    assert np.array_equal(drawn[:, :72], mirrored[:, :72])  # nobody is there
+    assert np.abs(drawn.astype(int) - mirrored).max() > 60
+    # In space people are where they are: the plane is 2 m wide, and x goes to the right.
+    nose = poses[0].poses[0].keypoints[0]
+    joints = next(marker for marker in markers[0].markers if marker.ns == 'joints')
+    assert joints.points[0].x == pytest.approx((511 - nose.x - 255.5) * 2 / 512, abs=1e-3)
+
+
 def test_integer_for_a_double_stays_a_double(start_node, peer):
     start_node('-p', 'nms_radius:=25')
     request = GetParameters.Request(names=['nms_radius'])
