@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from posenet_ros.commands.options import add_estimation_options, config_from, load_model
-from posenet_ros.commands.outputs import Problems, check_outputs, say
+from posenet_ros.commands.outputs import Problems, check_outputs, kept, say
 from posenet_ros.commands.progress_bar import with_progress
 from posenet_ros.config import DecoderConfig
 from posenet_ros.errors import PoseNetError
+from posenet_ros.io.sampling import look_at
 from posenet_ros.io.source import expect, find_source
 
 EXAMPLES = """examples:
@@ -54,8 +55,11 @@ def run(options: argparse.Namespace) -> None:
         raise PoseNetError(
             'bags need the Python packages rosbags and mcap: pip install rosbags mcap'
         ) from error
+    look_at(source, options.topic)
+    if options.output.exists():
+        raise PoseNetError(f'{options.output} exists already')
     problems = Problems()
-    with load_model(options) as net:
+    with kept(options.output), load_model(options) as net:
         counts = add_poses(
             source.path,
             options.output,

@@ -20,7 +20,7 @@ from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig
 from posenet_ros.errors import ConfigError
 from posenet_ros.estimator import PoseNet
 from posenet_ros.evaluation.compare import Comparison, compare
-from posenet_ros.io.sampling import KINDS, sampled_images
+from posenet_ros.io.sampling import KINDS, look_at, sampled_images
 from posenet_ros.io.source import expect, find_source
 from posenet_ros.model.network import make_network
 
@@ -57,6 +57,7 @@ def run(options: argparse.Namespace) -> None:
         raise ConfigError(f'Invalid --max-images {options.max_images}. Should be 1 or more')
     source = expect(find_source(options.input), KINDS)
     check_outputs([source.path], [options.json])
+    look_at(source)
     problems = Problems()
     with contextlib.ExitStack() as stack:
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from posenet_ros.commands.options import add_estimation_options, config_from, load_model
-from posenet_ros.commands.outputs import JsonOutput, Problems, check_outputs
+from posenet_ros.commands.outputs import JsonOutput, Problems, check_outputs, kept
 from posenet_ros.commands.progress_bar import with_progress
 from posenet_ros.config import DecoderConfig
 from posenet_ros.core.decode import Pose
@@ -21,6 +21,7 @@ from posenet_ros.errors import ImageError, PoseNetError
 from posenet_ros.io import photos, video
 from posenet_ros.io.draw import draw_poses
 from posenet_ros.io.photos import images_in, photos_and_others, read_image, write_image
+from posenet_ros.io.sampling import look_at
 from posenet_ros.io.source import Source, expect, find_source
 from posenet_ros.io.video import Frame, Video, VideoWriter
 
@@ -103,13 +104,7 @@ def run(options: argparse.Namespace) -> None:
     if options.draw is not None:
         _check_drawing(source, options.draw)
     of_kind = {'photo': _of_photo, 'folder': _of_folder}.get(source.kind, _of_video)
-    # What cannot be read at all is told before the model is loaded.
-    if source.kind == 'photo':
-        read_image(source.path)
-    elif source.kind == 'folder':
-        images_in(source.path)
-    elif source.kind == 'video':
-        Video(source).close()
+    look_at(source)
     single = source.kind == 'photo'
     wanted = options.json is not None or options.draw is None
     problems = Problems()
@@ -187,7 +182,7 @@ def _of_video(
     with Video(source) as frames:
         writer = None
         total = min(frames.num_frames, most or frames.num_frames)
-        with contextlib.ExitStack() as stack:
+        with kept(output.draw), contextlib.ExitStack() as stack:
             if output.draw is not None:
                 writer = stack.enter_context(VideoWriter(output.draw, frames.fps))
             some: Iterable[Frame] = itertools.islice(frames, most)

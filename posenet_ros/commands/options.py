@@ -15,8 +15,11 @@ from posenet_ros.config import (
     RuntimeConfig,
     default_of,
 )
+from posenet_ros.environment import expanded
 from posenet_ros.errors import ConfigError
 from posenet_ros.estimator import PoseNet
+from posenet_ros.io.sampling import look_at
+from posenet_ros.io.source import find_source
 
 Config = TypeVar('Config', ModelConfig, DecoderConfig, RuntimeConfig)
 
@@ -110,9 +113,13 @@ def runtime_from(options: argparse.Namespace) -> RuntimeConfig:
 
     Raises:
         ConfigError: a value is not allowed.
+        ImageError: there are no photos at --calibration.
     """
+    runtime = config_from(RuntimeConfig, options)
+    if runtime.calibration is not None:
+        look_at(find_source(expanded(runtime.calibration)))
     # Threads that spin while they wait soon have work again.
-    return replace(config_from(RuntimeConfig, options), allow_spinning=True)
+    return replace(runtime, allow_spinning=True)
 
 
 def _number(text: str) -> float:

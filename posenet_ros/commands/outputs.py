@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from posenet_ros.errors import PoseNetError
-from posenet_ros.io.atomic_file import atomic_path, is_stream, partial_path
+from posenet_ros.io.atomic_file import atomic_path, is_stream, partial_name, partial_path
 
 STANDARD_OUTPUT = Path('-')
 LINES_SUFFIXES = ('.jsonl', '.ndjson')
@@ -90,6 +90,19 @@ def tell(text: str) -> None:
 
         with suppress(OSError):
             tqdm.write(text, file=sys.stderr)
+
+
+@contextmanager
+def kept(output: Path | None) -> Iterator[None]:
+    """Tells where the finished part of an output is, if the block fails or is interrupted."""
+    try:
+        yield
+    except BaseException:
+        if output is not None:
+            partial = partial_name(output)
+            if partial.exists():
+                warn(f'what was finished is in {partial}')
+        raise
 
 
 class JsonOutput:

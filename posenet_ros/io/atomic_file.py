@@ -57,7 +57,7 @@ def partial_path(path: Path, check: Callable[[Path], None] = lambda part: None) 
     """
     with _errors_of(path):
         target = _target(path)
-        part = target.with_name(f'{target.stem}.partial{target.suffix}')
+        part = partial_name(target)
         if part.is_dir():
             raise PoseNetError(f'{part} is in the way: it is of an earlier run that did not end')
         part.unlink(missing_ok=True)
@@ -71,6 +71,11 @@ def partial_path(path: Path, check: Callable[[Path], None] = lambda part: None) 
         check(part)
         with _errors_of(path):
             part.replace(target)
+
+
+def partial_name(path: Path) -> Path:
+    """NAME.partial.SUFFIX, where unfinished work is."""
+    return path.with_name(f'{path.stem}.partial{path.suffix}')
 
 
 def is_stream(path: Path) -> bool:

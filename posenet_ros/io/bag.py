@@ -22,6 +22,7 @@ from rosbags.typesys.store import Typestore
 from posenet_ros.core.decode import Pose
 from posenet_ros.core.keypoints import SNAKE_CASE_NAMES
 from posenet_ros.errors import ImageError, PoseNetError
+from posenet_ros.io.atomic_file import partial_name
 from posenet_ros.io.bag_file import Bag, Record, Topic
 from posenet_ros.io.draw import draw_poses
 from posenet_ros.io.image_message import compressed_to_rgb, copy_rgb, image_to_rgb
@@ -67,7 +68,7 @@ class PoseBagWriter:
         if not self._path.parent.is_dir():
             raise PoseNetError(f'cannot write {self._path}: there is no folder {self._path.parent}')
         # The files of a bag carry its name: the partial bag has that name, in another folder.
-        self._partial = self._path.with_name(f'{self._path.name}.partial')
+        self._partial = partial_name(self._path)
         try:
             shutil.rmtree(self._partial, ignore_errors=True)
             self._partial.mkdir()
@@ -218,6 +219,12 @@ def add_poses(
                     f'{", ".join(topic.name for topic in chosen)}'
                 )
     return counts
+
+
+def check_bag(source: Path, topics: Sequence[str] = ()) -> None:
+    """Raises PoseNetError if a bag cannot be opened, or has no images (on some topics)."""
+    with Bag(source, lambda problem: None) as bag:
+        _chosen_topics(bag, source, topics)
 
 
 def bag_images(

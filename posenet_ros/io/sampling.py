@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,28 @@ def sampled_images(
         yield image
     if taken == 0:
         raise ImageError(f'{path} holds no image that can be read')
+
+
+def look_at(source: Source, topics: Sequence[str] = ()) -> None:
+    """Finds out what is wrong with an input before anything is loaded for it.
+
+    Args:
+        source: a photo, a folder of photos, a video or a bag.
+        topics: of a bag, that have to be there.
+
+    Raises:
+        ImageError, PoseNetError: nothing of it can be read.
+    """
+    if source.kind == 'photo':
+        read_image(source.path)
+    elif source.kind == 'folder':
+        images_in(source.path)
+    elif source.kind == 'video':
+        Video(source).close()
+    elif source.kind == 'bag':
+        from posenet_ros.io.bag import check_bag  # needs an optional package
+
+        check_bag(source.path, topics)
 
 
 def fingerprint(path: Path, count: int) -> str:

@@ -194,6 +194,38 @@ def test_no_command_writes_over_its_input(run, tmp_path, capsys, command):
     assert source.read_bytes() == content
 
 
+@pytest.mark.parametrize(
+    ('arguments', 'named'),
+    [
+        (['compare', 'empty'], 'empty holds no photo'),
+        (['compare', 'text.mp4'], 'text.mp4 is not a video'),
+        (['compare', 'rtsp://nobody/'], 'is a stream, where a photo or a folder'),
+        (['compare', 'a.png', '--calibration', 'empty'], 'empty holds no photo'),
+        (['estimate', 'a.png', '--calibration', 'nowhere'], 'there is no file or folder nowhere'),
+        (['bag', 'empty', 'out'], 'empty is a folder, where a bag is needed'),
+        (['bag', 'bag', 'out'], 'bag is not a bag'),
+        (['bag', 'bag', 'empty'], 'empty exists already'),
+    ],
+)
+def test_every_command_looks_at_its_input_first(
+    run, tmp_path, monkeypatch, capsys, arguments, named
+):
+    def fail(*arguments, **options):
+        raise AssertionError('the model was loaded')
+
+    monkeypatch.setattr('posenet_ros.estimator.PoseNet.load', fail)
+    (tmp_path / 'a.png').write_bytes(encoded(picture(), 'PNG'))
+    (tmp_path / 'text.mp4').write_text('text')
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'bag').mkdir()
+    (tmp_path / 'bag/metadata.yaml').write_text('rosbag2_bagfile_information: {}')
+    if named.endswith('already'):
+        pytest.importorskip('mcap')
+        monkeypatch.setattr('posenet_ros.commands.bag.look_at', lambda *_: None)
+    assert run(*arguments) == 1
+    assert named in capsys.readouterr().err
+
+
 def test_video_of_uneven_times_keeps_them(run, tmp_path):
     times = [0, 100, 200, 1500, 1600, 3000]
     matroska(tmp_path / 'clip.mkv', [picture(seed=i) for i in range(6)], times)
@@ -315,6 +347,7 @@ def test_signal_keeps_what_is_finished(run, tmp_path, number):
     said = running.communicate(timeout=60)[1]
     assert running.returncode == (130 if number == signal.SIGINT else 128 + number)
     assert 'what was finished is in out.partial.json' in said and 'Traceback' not in said
+    assert 'what was finished is in out.partial.mp4' in said
     count = len(json.loads(partial.read_text()))
     assert count > 2
     with video.Video(tmp_path / 'out.partial.mp4') as drawn:
