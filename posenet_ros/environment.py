@@ -101,6 +101,8 @@ def run_here(name: str, main: Callable[[], int]) -> int:
     except PoseNetError as error:
         print(f'{name}: {error}', file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # during the imports
+        return 130
 
 
 @contextlib.contextmanager

@@ -70,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output (e.g. `head`) closed the pipe. Without this, Python prints an
         # error at exit.
         sys.stdout = None
+        if getattr(options, 'draw', None) is not None:
+            tell(f'posenet: standard output was closed, and {options.draw} is not finished')
+            return 1
         return 0
     except OSError as error:
         # A file or a folder of the system: the working directory was removed, a disk is gone.

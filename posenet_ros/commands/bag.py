@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
         'header. What cannot be read is told and passed over; the exit status is then 1. Needs '
         'the packages rosbags and mcap (pip install posenet_ros[bag]).',
     )
-    parser.add_argument('input', type=Path, metavar='IN', help='rosbag2 folder, MCAP or sqlite3')
+    parser.add_argument('input', metavar='IN', help='rosbag2 folder, MCAP or sqlite3')
     parser.add_argument('output', type=Path, metavar='OUT', help='folder of the new bag')
     parser.add_argument(
         '--topic', action='append', default=[], help='read this topic; may be given again (all)'
@@ -70,8 +70,8 @@ def run(options: argparse.Namespace) -> None:
             storage=options.storage,
             progress=with_progress,
             problem=problems.add,
+            note=problems.warn,
         )
     broken = f', {counts["broken"]} images could not be read' if counts['broken'] else ''
     say(f'{options.output}: {counts["people"]} poses in {counts["images"]} images{broken}')
-    if problems.items:
-        raise PoseNetError(f'{source} could not be read completely (see above)')
+    problems.raise_if_incomplete(source)

@@ -37,7 +37,7 @@ def add_parser(commands: Any) -> None:
         "how far the poses are apart: COCO's object keypoint similarity (1 is equal), the shift "
         'of clear keypoints in pixels of the network input, people lost and found.',
     )
-    parser.add_argument('input', type=Path, metavar='IMAGE|VIDEO|FOLDER|BAG')
+    parser.add_argument('input', metavar='IMAGE|VIDEO|FOLDER|BAG')
     parser.add_argument(
         '--max-images', type=int, default=200, metavar='N', help='most images to take (200)'
     )
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> None:
     say(_table(results))
     if options.json is not None:
         write_json(options.json, {name: asdict(result) for name, result in results.items()})
-    problems.raise_if_any('images', next(iter(results.values())).images)
+    problems.raise_if_incomplete(source)
 
 
 def _simulated_gpu(model: ModelConfig, runtime: RuntimeConfig) -> PoseNet:

@@ -120,7 +120,9 @@ def run(options: argparse.Namespace) -> None:
         else:
             with JsonOutput(options.json, single) as json:
                 done = of_kind(source, replace(output, json=json), estimate, problems, most)
-    problems.raise_if_any('photos' if source.kind == 'folder' else 'inputs', done)
+    if source.kind == 'folder':
+        problems.raise_if_any('photos', done)
+    problems.raise_if_incomplete(source)
 
 
 def _of_photo(
@@ -212,6 +214,10 @@ def _check_drawing(source: Source, draw: Path) -> None:
     if source.kind == 'folder':
         if suffix in photos.WRITABLE_SUFFIXES + video.WRITABLE_SUFFIXES and not draw.is_dir():
             raise ImageError(f'{source} is a folder, so --draw {draw} should be one')
+        names = [_drawn_name(path) for path in images_in(source.path)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ImageError(f'two photos of {source} would be drawn to {draw / twice[0]}')
         there = [path for p in images_in(source.path) if (path := draw / _drawn_name(p)).exists()]
         if there:
             raise ImageError(

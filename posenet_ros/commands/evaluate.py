@@ -156,6 +156,12 @@ def run(options: argparse.Namespace) -> None:
     problems.raise_if_any('photos', len(photos))
 
 
+def _predictions(options: argparse.Namespace) -> list[Path]:
+    """The files that --save-predictions may replace."""
+    folder = options.save_predictions
+    return [] if folder is None else sorted(folder.glob('[0-9]*.json'))
+
+
 def _check(options: argparse.Namespace) -> None:
     """Refuses what would fail only after minutes of work."""
     if not 0 <= options.min_score <= 1:
@@ -166,7 +172,7 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError('--tune tries its own settings; leave out --setting')
     check_outputs(
         [options.images, options.annotations, *options.predictions],
-        [options.json, options.plot, options.plot_deviations],
+        [options.json, options.plot, options.plot_deviations, *_predictions(options)],
     )
     for plot in (options.plot, options.plot_deviations):
         if plot is not None and plot.suffix not in PLOT_SUFFIXES:

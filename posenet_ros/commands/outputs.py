@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -33,6 +34,12 @@ def check_outputs(inputs: Sequence[Path | None], outputs: Sequence[Path | None])
         if any(_same(output, other) for other in written[:i]):
             raise PoseNetError(f'{output} is given for two outputs; choose another name for one')
         for source in read:
+            partial = partial_name(output)
+            if _same(partial, source) or any(_same(partial, above) for above in source.parents):
+                raise PoseNetError(
+                    f'{output} would be {partial} while it is written, which is in the way: it '
+                    f'is, or holds, the input {source}'
+                )
             if _same(output, source):
                 raise PoseNetError(
                     f'{output} is the input itself; choose another name for the output'
@@ -43,6 +50,12 @@ def check_outputs(inputs: Sequence[Path | None], outputs: Sequence[Path | None])
                 )
         if not output.parent.is_dir():
             raise PoseNetError(f'cannot write {output}: there is no folder {output.parent}')
+        try:
+            with suppress(FileNotFoundError):
+                output.stat()
+        except (OSError, ValueError) as error:  # a loop of links, a name with a null byte
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise PoseNetError(f'cannot write {output}: {reason}') from error
 
 
 class Problems:
@@ -76,6 +89,11 @@ class Problems:
             raise PoseNetError(
                 f'{self.items} of {self.items + done} {what} could not be used (see above); {rest}'
             )
+
+    def raise_if_incomplete(self, source: object) -> None:
+        """Ends the command with exit status 1 if there were problems with its one input."""
+        if self.items:
+            raise PoseNetError(f'{source} could not be read completely (see above)')
 
 
 def warn(what: object) -> None:
@@ -220,5 +238,5 @@ def finite(value: Any) -> Any:
 def _same(one: Path, other: Path) -> bool:
     try:
         return one.samefile(other)
-    except OSError:
-        return one.resolve() == other.resolve()
+    except (OSError, ValueError):  # not there, or a name with a null byte
+        return os.path.realpath(one) == os.path.realpath(other)  # survives loops of links

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import stat
@@ -32,7 +33,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
                         shutil.copyfileobj(source, stream)
             return
         target = _target(path)
-        part = target.with_name(f'.{target.stem}.part-{os.urandom(4).hex()}{target.suffix}')
+        # Short, since names may be as long as a file system allows.
+        part = target.with_name(f'.part-{os.urandom(4).hex()}{target.suffix}')
         try:
             yield part
             if part.exists():
@@ -55,22 +57,42 @@ def partial_path(path: Path, check: Callable[[Path], None] = lambda part: None) 
     Raises:
         PoseNetError: it cannot be written.
     """
-    with _errors_of(path):
+    with _errors_of(path), contextlib.ExitStack() as stack:
         target = _target(path)
         part = partial_name(target)
         if part.is_dir():
-            raise PoseNetError(f'{part} is in the way: it is of an earlier run that did not end')
-        part.unlink(missing_ok=True)
+            raise PoseNetError(f'{part} is in the way: it is a folder')
+        held = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
+        stack.callback(os.close, held)
+        lock(held, part)
+        os.ftruncate(held, 0)
+        stack.pop_all()
     try:
-        yield part
-    except BaseException:
-        if part.is_file() and part.stat().st_size == 0:
-            part.unlink()
-        raise
-    if part.exists():
+        try:
+            yield part
+        except BaseException:
+            if part.is_file() and part.stat().st_size == 0:
+                part.unlink()
+            raise
         check(part)
         with _errors_of(path):
+            if not os.path.samestat(part.stat(), os.fstat(held)):
+                raise PoseNetError(f'cannot write {path}: {part} was replaced meanwhile')
             part.replace(target)
+    finally:
+        os.close(held)
+
+
+def lock(held: int, path: Path) -> None:
+    """Keeps other runs from what an open file or folder is for, until it is closed.
+
+    Raises:
+        PoseNetError: another run has it.
+    """
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise PoseNetError(f'another run is writing {path}') from error
 
 
 def partial_name(path: Path) -> Path:
@@ -80,17 +102,19 @@ def partial_name(path: Path) -> Path:
 
 def is_stream(path: Path) -> bool:
     """Whether a path is a pipe or a device, which is written to and not replaced."""
-    if path.is_relative_to('/dev') or path.is_relative_to('/proc'):
+    if path.parent == Path('/dev/fd') or str(path) in ('/dev/stdout', '/dev/stderr'):
+        return True
+    if path.is_relative_to('/proc') and path.parent.name == 'fd':
         return True
     try:
         mode = path.stat().st_mode
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name with a null byte
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _target(path: Path) -> Path:
-    target = path.resolve() if path.is_symlink() else path
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
     if not target.parent.is_dir():
         raise PoseNetError(f'cannot write {path}: there is no folder {target.parent}')
     if target.is_dir():
@@ -106,3 +130,7 @@ def _errors_of(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise PoseNetError(f'cannot write {path}: {error.strerror or error}') from error
+    except ValueError as error:
+        if 'null' not in str(error):
+            raise
+        raise PoseNetError(f'cannot write {path}: {error}') from error

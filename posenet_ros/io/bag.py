@@ -5,8 +5,11 @@ DEFINITIONS repeats msg/*.msg, which an installed library does not have; a test 
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
 import logging
+import os
 import re
 import shutil
 import sqlite3
@@ -22,10 +25,15 @@ from rosbags.typesys.store import Typestore
 from posenet_ros.core.decode import Pose
 from posenet_ros.core.keypoints import SNAKE_CASE_NAMES
 from posenet_ros.errors import ImageError, PoseNetError
-from posenet_ros.io.atomic_file import partial_name
+from posenet_ros.io.atomic_file import lock, partial_name
 from posenet_ros.io.bag_file import Bag, Record, Topic
 from posenet_ros.io.draw import draw_poses
-from posenet_ros.io.image_message import compressed_to_rgb, copy_rgb, image_to_rgb
+from posenet_ros.io.image_message import (
+    compressed_to_rgb,
+    copy_rgb,
+    image_to_rgb,
+    no_picture,
+)
 
 IMAGE_TYPE = 'sensor_msgs/msg/Image'
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
@@ -63,35 +71,51 @@ class PoseBagWriter:
         self._connections: dict[tuple[str, str], Any] = {}
 
     def __enter__(self) -> PoseBagWriter:
-        if self._path.exists():
+        if os.path.lexists(self._path):
             raise PoseNetError(f'{self._path} exists already')
         if not self._path.parent.is_dir():
             raise PoseNetError(f'cannot write {self._path}: there is no folder {self._path.parent}')
         # The files of a bag carry its name: the partial bag has that name, in another folder.
         self._partial = partial_name(self._path)
+        inside = self._partial / self._path.name
         try:
-            shutil.rmtree(self._partial, ignore_errors=True)
-            self._partial.mkdir()
-            self._writer = Writer(
-                self._partial / self._path.name, version=9, storage_plugin=self._storage
-            )
-            self._writer.open()
-        except (OSError, WriterError) as error:
-            shutil.rmtree(self._partial, ignore_errors=True)
-            raise PoseNetError(f'cannot write {self._path}: {error}') from error
+            if self._partial.exists() and {path.name for path in self._partial.iterdir()} - {
+                inside.name
+            }:
+                raise PoseNetError(f'{self._partial} is in the way: it is no bag of an earlier run')
+            self._partial.mkdir(exist_ok=True)
+            self._held = os.open(self._partial, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise PoseNetError(f'cannot write {self._path}: {error.strerror}') from error
+        try:
+            lock(self._held, self._partial)
+            shutil.rmtree(inside, ignore_errors=True)
+            with self._errors():
+                self._writer = Writer(inside, version=9, storage_plugin=self._storage)
+                self._writer.open()
+        except BaseException:
+            os.close(self._held)
+            raise
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         try:
-            self._writer.close()
+            with self._errors() if kind is None else contextlib.suppress(Exception):
+                self._writer.close()
             if kind is None:
-                (self._partial / self._path.name).rename(self._path)
-        except OSError as error:
-            if kind is None:
-                raise PoseNetError(f'cannot write {self._path}: {error.strerror}') from error
-        finally:
+                with self._errors():
+                    (self._partial / self._path.name).rename(self._path)
             if kind is None or not self._connections:
                 shutil.rmtree(self._partial, ignore_errors=True)
+        finally:
+            os.close(self._held)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error, WriterError) as error:
+            raise PoseNetError(f'cannot write {self._path}: {error}') from error
 
     def write_poses(
         self, topic: str, time: int, header: Any, width: int, height: int, poses: Sequence[Pose]
@@ -137,10 +161,8 @@ class PoseBagWriter:
                 topic, kind, typestore=self._store
             )
         data = self._store.serialize_cdr(message, kind)
-        try:
+        with self._errors():
             self._writer.write(self._connections[topic, kind], time, data)
-        except (OSError, sqlite3.Error) as error:
-            raise PoseNetError(f'cannot write {self._path}: {error}') from error
 
 
 @functools.lru_cache
@@ -170,6 +192,7 @@ def add_poses(
     storage: str = 'mcap',
     progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
     problem: Callable[[str], None] = logger.warning,
+    note: Callable[[str], None] = logger.info,
 ) -> dict[str, int]:
     """Writes the poses of a bag's images to a new bag.
 
@@ -187,6 +210,7 @@ def add_poses(
         storage: of the new bag, mcap or sqlite3.
         progress: wraps the messages, given their number.
         problem: called with what cannot be read, and why.
+        note: called with what is left out, and is no problem: topics of depth images.
 
     Returns:
         Counts of images, people, and broken (images that could not be read).
@@ -197,6 +221,8 @@ def add_poses(
     counts = {'images': 0, 'people': 0, 'broken': 0}
     with Bag(source, problem) as bag:
         chosen = _chosen_topics(bag, source, topics)
+        if not topics:
+            chosen = list(_of_pictures(bag, chosen, note))
         # Its first image is looked at before anything is written.
         images = _images(bag, chosen, source, problem, counts)
         with PoseBagWriter(target, storage) as writer:
@@ -242,7 +268,7 @@ def bag_images(
         ImageError: it has no images.
     """
     with Bag(source, problem) as bag:
-        topics = _chosen_topics(bag, source, ())
+        topics = _of_pictures(bag, _chosen_topics(bag, source, ()), logger.info)
         wanted = set(chosen(sum(bag.topics[topic] for topic in topics)))
         told = _Limited(problem)
         for i, record in enumerate(bag.records(topics)):
@@ -278,6 +304,21 @@ def _chosen_topics(bag: Bag, source: Path, names: Sequence[str]) -> list[Topic]:
     return chosen
 
 
+def _of_pictures(bag: Bag, topics: Sequence[Topic], note: Callable[[str], None]) -> Sequence[Topic]:
+    """The topics whose first image is a picture; all of them if none is."""
+    good = []
+    for topic in topics:
+        reason = ''
+        for record in itertools.islice(bag.records([topic]), 1):
+            with contextlib.suppress(ImageError):  # a broken image may still be one of colours
+                reason = no_picture(_message(record))
+        if reason:
+            note(f'{topic.name} is left out: {reason}')
+        else:
+            good.append(topic)
+    return good or topics
+
+
 def _images(
     bag: Bag,
     topics: Sequence[Topic],
@@ -309,18 +350,18 @@ class _Limited:
 
     def __init__(self, problem: Callable[[str], None]) -> None:
         self._problem = problem
-        self._counts: dict[tuple[str, str], int] = {}
+        self._counts: dict[tuple[str, str], list[str]] = {}
 
     def add(self, topic: Topic, error: ImageError) -> None:
-        kind = (topic.name, re.sub(r'\d+', 'N', str(error)))
-        self._counts[kind] = self._counts.get(kind, 0) + 1
-        if self._counts[kind] == 1:
+        same = self._counts.setdefault((topic.name, re.sub(r'\d+', 'N', str(error))), [])
+        same.append(str(error) if not same else '')
+        if len(same) == 1:
             self._problem(f'an image on {topic.name} cannot be used: {error}')
 
     def close(self) -> None:
-        for (topic, error), count in self._counts.items():
-            if count > 1:
-                self._problem(f'{count} images on {topic} cannot be used for this reason: {error}')
+        for (topic, _), same in self._counts.items():
+            if len(same) > 1:
+                self._problem(f'{len(same)} images on {topic} cannot be used, as: {same[0]}')
 
 
 def _message(record: Record) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -70,11 +71,8 @@ class Bag:
         self._stack = contextlib.ExitStack()
         self.claimed: dict[str, int] = {}
         try:
-            self._files = self._open()
             self.topics: dict[Topic, int] = {}
-            for file in self._files:
-                for topic, count in file.topics().items():
-                    self.topics[topic] = self.topics.get(topic, 0) + count
+            self._files = self._open()
         except (PoseNetError, KeyboardInterrupt):
             self.close()
             raise
@@ -122,7 +120,15 @@ class Bag:
             raise PoseNetError(
                 f'{path} is not a bag: it has no file NAME{" or NAME".join(_STORAGES)}'
             )
-        return [self._file(file) for file in files]
+        good = []
+        for file in files:
+            try:
+                good.append(self._file(file))
+            except Exception as error:  # a bad file does not end the others
+                self._problem(f'{file} is left out: {_reason(error)}')
+        if not good:
+            raise PoseNetError(f'{path} has no file that can be read')
+        return good
 
     def _metadata(self) -> dict[str, Any]:
         """What metadata.yaml says; nothing where there is none."""
@@ -150,6 +156,12 @@ class Bag:
             return {}
 
     def _file(self, path: Path) -> _File:
+        file = self._opened(path)
+        for topic, count in file.topics().items():
+            self.topics[topic] = self.topics.get(topic, 0) + count
+        return file
+
+    def _opened(self, path: Path) -> _File:
         if path.suffix in ('.zstd', '.zst'):
             path = self._decompressed_file(path)
         with path.open('rb') as file:
@@ -279,9 +291,7 @@ def _mcap_topic(schema: Any, channel: Any) -> Topic:
 class _SqliteFile:
     def __init__(self, path: Path, stack: contextlib.ExitStack) -> None:
         self._path = path
-        address = f'file:{quote(os.fsencode(path.resolve()))}?immutable=1'
-        self._database = sqlite3.connect(address, uri=True)
-        stack.callback(self._database.close)
+        self._database = _opened(path, stack)
         rows = self._database.execute('SELECT id, name, type, serialization_format FROM topics')
         self._by_id = {row[0]: Topic(*row[1:]) for row in rows}
         self._damage = ''
@@ -317,7 +327,7 @@ class _SqliteFile:
                 numbers,
             ):
                 read += 1
-                yield Record(self._by_id[number], time, data)
+                yield Record(self._by_id[number], time, _as_bytes(data))
         except sqlite3.Error as error:
             self._damage = str(error)
             raise self._damaged(read) from error
@@ -328,7 +338,7 @@ class _SqliteFile:
                 'SELECT topic_id, timestamp, data FROM messages NOT INDEXED ORDER BY id'
             ):
                 if number in self._by_id:
-                    yield Record(self._by_id[number], time, data)
+                    yield Record(self._by_id[number], time, _as_bytes(data))
 
     def _damaged(self, read: int) -> _Damaged:
         name = self._path.name
@@ -336,6 +346,27 @@ class _SqliteFile:
             f'{name} is cut or damaged ({self._damage}); {read} of its messages can be read. To '
             f'repair it: sqlite3 {name} .recover | sqlite3 recovered.db3'
         )
+
+
+def _opened(path: Path, stack: contextlib.ExitStack) -> sqlite3.Connection:
+    """A database for reading. One that was not closed has its last messages in files beside it."""
+    beside = [path.with_name(path.name + end) for end in ('-wal', '-journal')]
+    pending = [file for file in beside if file.exists() and file.stat().st_size]
+    if pending:
+        # SQLite would write to the recording to take them in.
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='posenet-bag-')))
+        for file in (path, *pending):
+            shutil.copyfile(file, folder / file.name)
+        path = folder / path.name
+    address = f'file:{quote(os.fsencode(path.resolve()))}{"" if pending else "?immutable=1"}'
+    database = sqlite3.connect(address, uri=True)
+    stack.callback(database.close)
+    return database
+
+
+def _as_bytes(data: Any) -> bytes:
+    """The data of a row; none where a damaged database has something else there."""
+    return data if isinstance(data, bytes) else b''
 
 
 class _Ros1File:

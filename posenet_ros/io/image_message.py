@@ -20,6 +20,7 @@ import numpy as np
 from posenet_ros.errors import ImageError
 from posenet_ros.io.jpeg import decode_jpeg
 
+VALUES = r'(8|16|32|64)[USF]C\d+'  # encodings of OpenCV's, which name only a type
 JPEG_MAGIC = b'\xff\xd8'
 
 # Channels and bits of the packed encodings.
@@ -165,6 +166,19 @@ def compressed_to_rgb(
     return image[..., ::-1]
 
 
+def no_picture(message: Any) -> str:
+    """Why an Image or a CompressedImage is no picture, but depth or other values; else empty."""
+    if hasattr(message, 'format'):
+        try:
+            _camera_encoding(message.format)
+        except ImageError as error:
+            return str(error)
+        return ''
+    encoding = message.encoding
+    values = re.fullmatch(VALUES, encoding) and encoding not in ENCODINGS
+    return f'{encoding} holds depth or other values, not a picture' if values else ''
+
+
 def _camera_encoding(text: str) -> str:
     """The encoding of samples that are in a compressed image as they came; empty for a picture.
 
@@ -177,7 +191,7 @@ def _camera_encoding(text: str) -> str:
     words = how.split()
     if not semicolon or (words and words[-1] in ENCODINGS):
         return ''  # a picture, converted when it was compressed
-    if re.fullmatch(r'(8|16|32|64)[USF]C\d+', camera) and camera not in ENCODINGS:
+    if re.fullmatch(VALUES, camera) and camera not in ENCODINGS:
         raise ImageError(f'unknown encoding {camera!r}, in the format {text!r}')
     own = camera.startswith('bayer_') or camera in _YUV422 or camera == 'mono16'
     return camera if own and camera in ENCODINGS else ''

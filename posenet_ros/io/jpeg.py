@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 CUT = 'Premature end'
+MAX_PIXELS = 1 << 27  # more than any camera has; damaged headers claim anything
 
 
 def decode_jpeg(data: Any) -> tuple[np.ndarray | None, str]:
@@ -28,7 +29,12 @@ def decode_jpeg(data: Any) -> tuple[np.ndarray | None, str]:
     except ImportError:
         return _by_opencv(data), ''
     try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
+        if height * width > MAX_PIXELS:
+            return None, f'its header claims {width} x {height} pixels'
         return simplejpeg.decode_jpeg(data, 'RGB', strict=True), ''
+    except MemoryError:
+        return None, 'it is too large for the memory'
     except ValueError as error:
         damage = ' '.join(str(error).split())
     if CUT in damage:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import stat
 import warnings
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,16 @@ def read_image(path: Path) -> np.ndarray:
         ImageError: there is no such file, or it is no image.
     """
     try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise ImageError(f'{path} is a pipe or a device, where a file is needed')
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise ImageError(f'there is no image file {path}') from error
     except IsADirectoryError as error:
         raise ImageError(f'{path} is a folder, not an image') from error
+    except ImageError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         reason = error.strerror if isinstance(error, OSError) else error
         raise ImageError(f'cannot read {path}: {reason}') from error

@@ -65,6 +65,8 @@ def find_source(text: str | Path) -> Source:
         ImageError: there is no such thing, or it is nothing that can be read.
     """
     given = str(text)
+    if not given:
+        raise ImageError(f'the input is empty: it should be {WHAT_IS_KNOWN}')
     if re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', given):
         scheme = given.partition(':')[0].lower()
         if scheme in STREAMS:
@@ -72,6 +74,8 @@ def find_source(text: str | Path) -> Source:
         if scheme != 'file':
             raise ImageError(f'{given}: {scheme} is no protocol of {", ".join(STREAMS)}')
         text = unquote(urlsplit(given).path)
+        if not text:
+            raise ImageError(f'{given} names no file')
     path = Path(text)
     try:
         found = path.stat()
@@ -118,11 +122,13 @@ def is_photo_name(path: Path) -> bool:
 
 
 def _is_folder_of_a_bag(folder: Path) -> bool:
-    if (folder / 'metadata.yaml').exists():
-        return True
     names = [path for path in folder.iterdir() if not path.name.startswith('.')]
-    bags = [path for path in names if _without_zstandard(path).suffix in BAG_SUFFIXES]
-    return bool(bags) and not any(is_photo_name(path) for path in names)
+    if any(is_photo_name(path) for path in names):
+        return False
+    return any(
+        path.name == 'metadata.yaml' or _without_zstandard(path).suffix in ('.mcap', '.db3')
+        for path in names
+    )
 
 
 def _kind_of_file(path: Path, head: bytes) -> str:

@@ -56,7 +56,7 @@ class Video:
         self._stack = contextlib.ExitStack()
         self._next = 0  # index of the next frame
         self._seconds = 0.0  # of the last one
-        self._timed = True  # whether frames have times that grow
+        self._packets = 0  # that were read, of frames that are shown or not
         self._damage = ''
         try:
             if isinstance(source, int) or (isinstance(source, Source) and source.kind == 'camera'):
@@ -86,7 +86,11 @@ class Video:
         """
         enough = min(0.9 * self.num_frames, self.num_frames - 2)
         seconds = self.num_frames / self.fps
-        whole = self._next >= enough or self._seconds >= 0.9 * seconds - 1 / self.fps
+        # A container may hold frames that it says are not to be shown.
+        whole = (
+            max(self._next, self._packets) >= enough
+            or self._seconds >= 0.9 * seconds - 1 / self.fps
+        )
         if not self._is_file or (whole and not self._damage):
             return ''
         reason = f' ({self._damage})' if self._damage else ''
@@ -131,15 +135,17 @@ class Video:
         return self._decoded(container, stream)
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
-        first = 0.0
+        offset: float | None = None
         for frame in self._readable(container, stream):
+            after = self._seconds + 1 / self.fps if self._next else 0.0
             if frame.time is None:
-                self._timed = False
-            elif self._next == 0:
-                first = frame.time
-            elif frame.time - first <= self._seconds:
-                self._timed = False
-            self._seconds = frame.time - first if self._timed else self._next / self.fps
+                self._seconds = after
+            else:
+                if offset is None:
+                    offset = -frame.time
+                if frame.time + offset < self._seconds:  # a new beginning, as of a stream
+                    offset = after - frame.time
+                self._seconds = frame.time + offset
             self._next += 1
             yield frame
 
@@ -156,6 +162,7 @@ class Video:
                 return
             if packet is None:
                 return
+            self._packets += packet.size > 0
             try:
                 yield from packet.decode()
             except EOFError:
@@ -209,7 +216,7 @@ class VideoWriter:
 
     def __init__(self, path: Path, fps: float) -> None:
         self._path = path
-        self._rate = Fraction(fps).limit_denominator(1001)
+        self._rate = max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
         self._container: Any = None
         self._stream: Any = None
         self._ticks = -1  # time of the last frame

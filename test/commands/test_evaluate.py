@@ -145,3 +145,15 @@ def test_tune_proposes_options_that_hold_the_time(labelled, capsys, monkeypatch)
 def test_wrong_options_are_refused(labelled, capsys, options, message):
     assert run(labelled, *options) == 1
     assert message in capsys.readouterr().err
+
+
+def test_saved_predictions_do_not_replace_what_is_read(labelled, tmp_path, capsys):
+    folder, annotations = labelled[0], labelled[1]
+    saved = tmp_path / 'saved'
+    saved.mkdir()
+    labels = saved / '0.json'
+    labels.write_bytes(annotations.read_bytes())
+    before = labels.read_bytes()
+    assert run((folder, labels), '--save-predictions', saved) == 1
+    assert 'is the input itself' in capsys.readouterr().err
+    assert labels.read_bytes() == before

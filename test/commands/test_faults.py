@@ -145,6 +145,10 @@ def test_lines_are_there_as_soon_as_they_are_known(run, folder, tmp_path, capsys
         (['a.png', '--draw', 'x.pgm'], 'the name should end in .png, .jpg'),
         (['clip.mkv', '--draw', 'x.webm'], 'the name should end in .mp4'),
         (['a.png', '--draw', 'no/x.png'], 'there is no folder no'),
+        (['clip.partial.mkv', '--draw', 'clip.mkv'], 'is, or holds, the input clip.partial.mkv'),
+        (['twins', '--draw', 'new'], 'two photos of twins would be drawn to new/b.gif.png'),
+        (['a.png', '--json', 'loop'], 'cannot write loop'),
+        (['a.png', '--draw', 'loop.png'], 'cannot write loop.png'),
         (['clip.mkv', '--max-frames', '0'], 'Invalid --max-frames 0'),
         (['bag.mcap'], 'bag.mcap is a bag, where a photo or a folder'),
         (['empty'], 'empty holds no photo'),
@@ -157,11 +161,14 @@ def test_mistakes_are_told_before_the_model_is_loaded(
 ):
     (tmp_path / 'a.png').write_bytes(encoded(picture(), 'PNG'))
     (tmp_path / 'link.png').symlink_to('a.png')
-    for name in ('sub', 'other', 'empty'):
+    for name in ('loop', 'loop.png'):
+        (tmp_path / name).symlink_to(name)
+    for name in ('sub', 'other', 'empty', 'twins'):
         (tmp_path / name).mkdir()
-    for name in ('sub/b.png', 'other/b.png'):
+    for name in ('sub/b.png', 'other/b.png', 'twins/b.gif', 'twins/b.gif.png'):
         (tmp_path / name).write_bytes(encoded(picture(), 'PNG'))
-    matroska(tmp_path / 'clip.mkv', [picture()] * 2, [0, 100])
+    for name in ('clip.mkv', 'clip.partial.mkv'):
+        matroska(tmp_path / name, [picture()] * 2, [0, 100])
     (tmp_path / 'bag.mcap').write_bytes(b'\x89MCAP0\r\n')
     (tmp_path / 'text.png').write_text('text')
     (tmp_path / 'text.mp4').write_text('text')
@@ -201,6 +208,8 @@ def test_no_command_writes_over_its_input(run, tmp_path, capsys, command):
         (['compare', 'text.mp4'], 'text.mp4 is not a video'),
         (['compare', 'rtsp://nobody/'], 'is a stream, where a photo or a folder'),
         (['compare', 'a.png', '--calibration', 'empty'], 'empty holds no photo'),
+        (['compare', ''], 'the input is empty'),
+        (['bag', 'file:///nowhere', 'out'], 'no file or folder /nowhere'),
         (['estimate', 'a.png', '--calibration', 'nowhere'], 'there is no file or folder nowhere'),
         (['bag', 'empty', 'out'], 'empty is a folder, where a bag is needed'),
         (['bag', 'bag', 'out'], 'bag is not a bag'),
@@ -375,6 +384,25 @@ def test_exit_statuses_are_told(capsys):
         main(['--help'])
     said = capsys.readouterr().out
     assert 'exit status:\n  0 ' in said
+
+
+@pytest.mark.slow
+def test_reader_that_goes_away_does_not_hide_an_unfinished_drawing(run, tmp_path):
+    matroska(tmp_path / 'clip.mkv', [picture()] * 2000, list(range(0, 20000, 10)))
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(p for p in sys.path if p)}
+    command = [sys.executable, '-m', 'posenet_ros', 'estimate', 'clip.mkv', '--json', '-']
+    for extra, status in (([], 0), (['--draw', 'out.mp4'], 1)):
+        running = subprocess.Popen(
+            [*command, *extra, *run.model],
+            cwd=tmp_path, env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert json.loads(running.stdout.readline())['frame'] == 0
+        running.stdout.close()
+        said = running.stderr.read()
+        running.stderr.close()
+        assert running.wait(60) == status
+        assert ('out.mp4 is not finished' in said) == bool(status)
 
 
 def test_closed_standard_error_is_survived(run, tmp_path, monkeypatch):

@@ -141,12 +141,12 @@ def test_images_of_a_bag_are_sampled(recorded, astronaut):
 # Bags as they are found: only what is read of them matters.
 
 
-def image_data(index=0):
+def image_data(index=0, encoding='rgb8'):
     types = bag.typestore().types
     stamp = types['builtin_interfaces/msg/Time'](sec=index, nanosec=0)
     message = types[bag.IMAGE_TYPE](
         header=types['std_msgs/msg/Header'](stamp=stamp, frame_id=f'frame_{index}'),
-        height=2, width=3, encoding='rgb8', is_bigendian=0, step=9, data=np.full(18, index, 'u1'),
+        height=2, width=3, encoding=encoding, is_bigendian=0, step=9, data=np.full(18, index, 'u1'),
     )  # fmt: skip
     return bytes(bag.typestore().serialize_cdr(message, bag.IMAGE_TYPE))
 
@@ -275,13 +275,13 @@ def test_compressed_files_and_messages_are_read(tmp_path):
 
 
 def test_nothing_that_can_be_read_is_an_error_with_the_reason(tmp_path):
-    depth = image_data().replace(b'rgb8\0', b'16UC\0')
+    depth = image_data(encoding='16UC1')
     path = mcap_file(tmp_path / 'depth.mcap', [depth] * 3)
     told = []
     with pytest.raises(PoseNetError, match=r'no image of .* could be read, of 3 on /image'):
         bag.add_poses(path, tmp_path / 'out', lambda image: [], problem=told.append)
-    assert "unknown encoding '16UC'" in told[0]
-    assert '3 images on /image cannot be used for this reason' in told[1]
+    assert "unknown encoding '16UC1'" in told[0]
+    assert "3 images on /image cannot be used, as: unknown encoding '16UC1'" in told[1]
     path = mcap_file(tmp_path / 'none.mcap', [])
     with pytest.raises(ImageError, match=r'has no image on /image'):
         add(path, tmp_path)
@@ -311,4 +311,77 @@ def test_interrupted_run_keeps_what_is_finished(recorded, tmp_path):
     assert len(read(tmp_path / 'out.partial/out')) == 2
     # The next run begins anew.
     assert bag.add_poses(recorded, tmp_path / 'out', lambda image: [])['images'] == 4
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['out', 'recorded']
+
+
+def test_a_bad_file_of_a_split_bag_does_not_end_the_others(tmp_path):
+    folder = tmp_path / 'recorded'
+    folder.mkdir()
+    mcap_file(folder / 'recorded_0.mcap', [image_data(i) for i in range(3)])
+    (folder / 'recorded_1.mcap').write_bytes(b'')
+    (folder / 'recorded_2.mcap').write_bytes(bytes(4096))
+    mcap_file(folder / 'recorded_3.mcap', [image_data(9)])
+    seen, told = add(folder, tmp_path)
+    assert seen == [0, 1, 2, 9]
+    assert [text for text in told if 'recorded_1.mcap is left out: ' in text]
+    assert [text for text in told if 'recorded_2.mcap is left out: ' in text]
+
+
+def test_messages_that_are_only_in_the_write_ahead_log_are_read(tmp_path):
+    """As an interrupted recording leaves them; nothing of it is changed."""
+    path = sqlite_file(tmp_path / 'a.db3', [image_data(i) for i in range(3)])
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute('PRAGMA journal_mode=WAL')
+        database.execute('PRAGMA wal_autocheckpoint=0')
+        with database:
+            database.execute(
+                'INSERT INTO messages(topic_id, timestamp, data) VALUES(2, 99, ?)', [image_data(7)]
+            )
+        folder = tmp_path / 'copy'
+        folder.mkdir()
+        for file in tmp_path.glob('a.db3*'):
+            shutil.copy(file, folder)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert add(folder / 'a.db3', tmp_path)[0] == [0, 1, 2, 7]
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_rows_without_data_are_broken_images(tmp_path):
+    path = sqlite_file(tmp_path / 'a.db3', [image_data(1), None, 'text', image_data(2)])
+    seen, told = add(path, tmp_path)
+    assert seen == [1, 2] and 'its 0 bytes are no sensor_msgs' in told[0]
+
+
+def test_depth_beside_pictures_is_left_out_and_no_problem(tmp_path):
+    rows = [image_data(1), image_data(2)]
+    path = sqlite_file(tmp_path / 'a.db3', rows)
+    depth = image_data(encoding='16UC1')
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute('INSERT INTO topics VALUES(4, "/depth", ?, "cdr", "")', [bag.IMAGE_TYPE])
+        database.execute('INSERT INTO messages VALUES(99, 4, 5, ?)', [depth])
+    noted = []
+    assert add(path, tmp_path, note=noted.append) == ([1, 2], [])
+    assert noted == ['/depth is left out: 16UC1 holds depth or other values, not a picture']
+    assert len(list(sampled_images(path, 9))) == 2
+
+
+def test_what_is_in_the_way_is_not_deleted(recorded, tmp_path):
+    thesis = tmp_path / 'out.partial/thesis.txt'
+    thesis.parent.mkdir()
+    thesis.write_text('thesis')
+    with pytest.raises(PoseNetError, match=r'out\.partial is in the way'):
+        add(recorded, tmp_path)
+    assert thesis.read_text() == 'thesis'
+    (tmp_path / 'link').symlink_to('nowhere')
+    with pytest.raises(PoseNetError, match='link exists already'):
+        bag.add_poses(recorded, tmp_path / 'link', lambda image: [])
+
+
+def test_two_runs_do_not_write_one_bag(recorded, tmp_path):
+    def again(image):
+        with pytest.raises(PoseNetError, match='another run is writing'):
+            bag.add_poses(recorded, tmp_path / 'out', lambda image: [])
+        return []
+
+    assert bag.add_poses(recorded, tmp_path / 'out', again)['images'] == 4
     assert sorted(p.name for p in tmp_path.iterdir()) == ['out', 'recorded']

@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import os
+import struct
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from media import encoded, picture
 from PIL import Image, ImageOps
 
 from posenet_ros import ImageError
+from posenet_ros.io.jpeg import decode_jpeg
 from posenet_ros.io.photos import decode_photo, read_image, write_image
 
 FORMATS = ['JPEG', 'PNG', 'TIFF', 'WEBP']
@@ -85,6 +88,23 @@ def test_every_cut_of_a_photo_is_an_error_of_ours():
         for length in range(0, len(data) - 2, 7):
             with contextlib.suppress(ImageError):
                 assert decode_photo(data[:length], 'photo').shape == (20, 30, 3)
+
+
+def test_pipes_and_devices_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / 'a.jpg')
+    (tmp_path / 'b.jpg').symlink_to('/dev/zero')
+    for name in ('a.jpg', 'b.jpg'):
+        with pytest.raises(ImageError, match='is a pipe or a device'):
+            read_image(tmp_path / name)
+
+
+def test_header_that_claims_too_much_is_refused():
+    data = bytearray(encoded(picture(64, 64)))
+    place = data.index(b'\xff\xc0') + 5
+    data[place : place + 4] = struct.pack('>HH', 65500, 65500)
+    with pytest.raises(ImageError, match='not an image that can be read'):
+        decode_photo(bytes(data), 'photo')
+    assert decode_jpeg(bytes(data))[0] is None
 
 
 def test_a_folder_and_a_missing_file_are_named(tmp_path):

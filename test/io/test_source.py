@@ -52,6 +52,8 @@ def test_files_are_what_their_content_says(tmp_path, monkeypatch, name, content,
         (['x_0.db3', 'x_1.db3'], 'bag'),
         (['x_0.mcap.zstd'], 'bag'),
         (['x_0.mcap', 'a.jpg'], 'folder'),
+        (['metadata.yaml', 'a.jpg'], 'folder'),
+        (['a.bag'], 'folder'),
     ],
 )
 def test_folders_are_of_photos_or_a_bag(tmp_path, names, kind):
@@ -89,6 +91,8 @@ def test_number_that_is_a_file_is_a_file(tmp_path, monkeypatch):
         ('missing', None, 'there is no file or folder .*missing'),
         ('ftp://host/a.jpg', None, 'ftp is no protocol of rtsp'),
         ('null\0byte', None, 'cannot read'),
+        ('', None, 'the input is empty: it should be a photo'),
+        ('file://', None, 'names no file'),
     ],
 )
 def test_nothing_that_can_be_read_is_one_sentence(tmp_path, monkeypatch, name, content, reason):

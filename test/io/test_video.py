@@ -154,3 +154,34 @@ def test_odd_sizes_are_written(tmp_path):
             (frame,) = video
         assert frame.image.shape == (62, 84, 3)
         assert np.abs(frame.image[:61, :83].astype(int) - picture(61, 83)).mean() < 12
+
+
+def test_times_never_go_back(tmp_path):
+    """A frame that is repeated keeps its time; a stream that begins anew goes on."""
+    times = [0, 200, 400, 400, 600, 5000, 0, 200]
+    matroska(tmp_path / 'a.mkv', [picture(seed=i) for i in range(8)], times)
+    with Video(tmp_path / 'a.mkv') as video:
+        found = [round(1000 * frame.seconds) for frame in video]
+    assert found[:6] == times[:6]
+    assert found == sorted(found)
+    assert found[7] - found[6] == 200
+
+
+def test_one_frame_an_hour_is_written(tmp_path):
+    for suffix in ('.avi', '.mkv'):
+        with VideoWriter(tmp_path / f'out{suffix}', 1 / 3600) as writer:
+            writer.write(picture(), 0.0)
+            writer.write(picture(), 3600.0)
+        with Video(tmp_path / f'out{suffix}') as video:
+            assert len(list(video)) == 2
+
+
+def test_two_runs_do_not_write_one_video(tmp_path):
+    with VideoWriter(tmp_path / 'out.mp4', 10) as writer:
+        writer.write(picture(), 0.0)
+        with (
+            pytest.raises(PoseNetError, match=r'another run is writing .*out\.partial\.mp4'),
+            VideoWriter(tmp_path / 'out.mp4', 10),
+        ):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ['out.mp4']
