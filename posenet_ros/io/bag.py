@@ -249,8 +249,12 @@ def add_poses(
 
 def check_bag(source: Path, topics: Sequence[str] = ()) -> None:
     """Raises PoseNetError if a bag cannot be opened, or has no images (on some topics)."""
-    with Bag(source, lambda problem: None) as bag:
-        _chosen_topics(bag, source, topics)
+    told: list[str] = []
+    with Bag(source, told.append) as bag:
+        try:
+            _chosen_topics(bag, source, topics)
+        except PoseNetError as error:
+            raise PoseNetError('. '.join([str(error), *told])) from error
 
 
 def bag_images(

@@ -157,6 +157,11 @@ class Bag:
 
     def _file(self, path: Path) -> _File:
         file = self._opened(path)
+        if not file.topics():  # or what is damaged would never be told
+            try:
+                list(file.records(()))
+            except _Damaged as error:
+                self._problem(f'{path}: {error}')
         for topic, count in file.topics().items():
             self.topics[topic] = self.topics.get(topic, 0) + count
         return file

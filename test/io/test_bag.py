@@ -385,3 +385,10 @@ def test_two_runs_do_not_write_one_bag(recorded, tmp_path):
 
     assert bag.add_poses(recorded, tmp_path / 'out', again)['images'] == 4
     assert sorted(p.name for p in tmp_path.iterdir()) == ['out', 'recorded']
+
+
+def test_bag_that_ends_before_its_first_image_says_that_it_is_cut(tmp_path):
+    whole = mcap_file(tmp_path / 'a.mcap', [image_data(i) for i in range(9)]).read_bytes()
+    (tmp_path / 'cut.mcap').write_bytes(whole[:60])
+    with pytest.raises(PoseNetError, match=r'has no images .*cut\.mcap is cut .*mcap recover'):
+        bag.check_bag(tmp_path / 'cut.mcap')
