@@ -17,7 +17,7 @@ from posenet_ros.commands.options import (
     add_estimation_options,
     config_from,
 )
-from posenet_ros.commands.outputs import Problems, check_outputs, say, write_json
+from posenet_ros.commands.outputs import Problems, check_outputs, say, warn, write_json
 from posenet_ros.commands.progress_bar import with_progress
 from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig
 from posenet_ros.core.keypoints import MIN_POSE_SCORE
@@ -26,6 +26,7 @@ from posenet_ros.evaluation.accuracy import Accuracy, accuracy
 from posenet_ros.evaluation.labels import Photo, read_labels, read_predictions, to_results
 from posenet_ros.evaluation.settings import (
     Evaluation,
+    EvaluationInterrupted,
     Setting,
     candidates,
     evaluate,
@@ -33,7 +34,7 @@ from posenet_ros.evaluation.settings import (
     frontier,
     read_photo,
 )
-from posenet_ros.io.atomic_file import atomic_path
+from posenet_ros.io.atomic_file import atomic_path, partial_name
 
 PLOT_SUFFIXES = ('.png', '.svg', '.pdf', '.jpg')
 MOST_NAMES = 20  # settings whose names are all drawn; of more, only those on the frontier
@@ -134,7 +135,13 @@ def run(options: argparse.Namespace) -> None:
         settings = [setting for setting, _ in tried]
         evaluations += [evaluation for _, evaluation in tried]
     else:
-        evaluations += evaluate(settings, photos, options.images, options.min_score, with_progress)
+        try:
+            evaluations += evaluate(
+                settings, photos, options.images, options.min_score, with_progress
+            )
+        except EvaluationInterrupted as stop:
+            _tell_unfinished(stop, len(photos), settings, options)
+            raise stop.interruption from stop
     say(_table(evaluations))
     say('')
     say(_table_of_heights(evaluations))
@@ -142,8 +149,7 @@ def run(options: argparse.Namespace) -> None:
         say('')
         say(_proposal(evaluations, settings, options.tune))
     if options.json is not None:
-        described = {setting.name: setting for setting in settings}
-        write_json(options.json, [_to_json(e, described.get(e.name)) for e in evaluations], 1)
+        _write(options.json, evaluations, settings)
     if options.plot is not None:
         _plot(evaluations, options.plot)
     if options.plot_deviations is not None:
@@ -154,6 +160,26 @@ def run(options: argparse.Namespace) -> None:
             write_json(path, to_results(evaluation.poses))
             say(f'{path}: {evaluation.name}')
     problems.raise_if_any('photos', len(photos))
+
+
+def _tell_unfinished(
+    stop: EvaluationInterrupted,
+    num_photos: int,
+    settings: Sequence[Setting],
+    options: argparse.Namespace,
+) -> None:
+    """The figures of the photos that were finished."""
+    say(_table(stop.evaluations))
+    warn(f'interrupted: these are {stop.num_photos} of {num_photos} photos')
+    if options.json is not None:
+        partial = partial_name(options.json)
+        _write(partial, stop.evaluations, settings)
+        warn(f'what was finished is in {partial}')
+
+
+def _write(path: Path, evaluations: Sequence[Evaluation], settings: Sequence[Setting]) -> None:
+    described = {setting.name: setting for setting in settings}
+    write_json(path, [_to_json(e, described.get(e.name)) for e in evaluations], 1)
 
 
 def _predictions(options: argparse.Namespace) -> list[Path]:

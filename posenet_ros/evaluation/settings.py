@@ -63,6 +63,24 @@ class Evaluation:
         return self.mean_milliseconds / other.mean_milliseconds
 
 
+class EvaluationInterrupted(Exception):
+    """Ctrl-C or a signal ended an evaluation; what was finished is in it.
+
+    Args:
+        evaluations: over the photos that all settings had run on.
+        num_photos: how many these are.
+        interruption: what ended it.
+    """
+
+    def __init__(
+        self, evaluations: list[Evaluation], num_photos: int, interruption: BaseException
+    ) -> None:
+        super().__init__(f'interrupted after {num_photos} photos')
+        self.evaluations = evaluations
+        self.num_photos = num_photos
+        self.interruption = interruption
+
+
 def evaluate(
     settings: Sequence[Setting],
     photos: Sequence[Photo],
@@ -85,33 +103,43 @@ def evaluate(
     Raises:
         ImageError: a photo cannot be read.
         PoseNetError: whatever loading and running a setting raises.
+        EvaluationInterrupted: by Ctrl-C or a signal, after one photo or more.
     """
     if not settings:
         return []
     poses: list[dict[int, list[Pose]]] = [{} for _ in settings]
     times: list[list[float]] = [[] for _ in settings]
+    done: list[Photo] = []
+    interruption: BaseException | None = None
     with contextlib.ExitStack() as stack:
         nets = [stack.enter_context(setting.load()) for setting in settings]
         known: list[set[tuple[int, int]]] = [set() for _ in settings]
-        for photo in progress(photos, len(photos)):
-            image = read_photo(photo, folder)
-            for i, (setting, net) in enumerate(zip(settings, nets, strict=True)):
-                size = setting.model.input_size(*image.shape[:2])
-                if size not in known[i]:
-                    known[i].add(size)
-                    net.estimate([image], setting.decoder)
-                started = time.perf_counter()
-                poses[i][photo.id] = net.estimate([image], setting.decoder)[0]
-                times[i].append(1000 * (time.perf_counter() - started))
-    return [
-        Evaluation(
-            setting.name,
-            accuracy(photos, found, input_scale(setting.model), min_score),
-            found,
-            tuple(milliseconds),
+        try:
+            for photo in progress(photos, len(photos)):
+                image = read_photo(photo, folder)
+                for i, (setting, net) in enumerate(zip(settings, nets, strict=True)):
+                    size = setting.model.input_size(*image.shape[:2])
+                    if size not in known[i]:
+                        known[i].add(size)
+                        net.estimate([image], setting.decoder)
+                    started = time.perf_counter()
+                    poses[i][photo.id] = net.estimate([image], setting.decoder)[0]
+                    times[i].append(1000 * (time.perf_counter() - started))
+                done.append(photo)
+        except (KeyboardInterrupt, SystemExit) as error:
+            if not done:
+                raise
+            interruption = error
+    evaluations = []
+    for setting, found, milliseconds in zip(settings, poses, times, strict=True):
+        of_done = {photo.id: found[photo.id] for photo in done}
+        result = accuracy(done, of_done, input_scale(setting.model), min_score)
+        evaluations.append(
+            Evaluation(setting.name, result, of_done, tuple(milliseconds[: len(done)]))
         )
-        for setting, found, milliseconds in zip(settings, poses, times, strict=True)
-    ]
+    if interruption is not None:
+        raise EvaluationInterrupted(evaluations, len(done), interruption)
+    return evaluations
 
 
 def read_photo(photo: Photo, folder: Path) -> np.ndarray:

@@ -157,3 +157,28 @@ def test_saved_predictions_do_not_replace_what_is_read(labelled, tmp_path, capsy
     assert run((folder, labels), '--save-predictions', saved) == 1
     assert 'is the input itself' in capsys.readouterr().err
     assert labels.read_bytes() == before
+
+
+def test_interrupted_evaluation_keeps_the_figures_of_what_is_finished(
+    labelled, tmp_path, capsys, monkeypatch
+):
+    from posenet_ros.evaluation import settings
+
+    read = settings.read_photo
+    calls = []
+
+    def interrupted(photo, folder):
+        calls.append(photo)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return read(photo, folder)
+
+    monkeypatch.setattr(settings, 'read_photo', interrupted)
+    target = tmp_path / 'out.json'
+    assert run(labelled, '--json', target) == 130
+    said = capsys.readouterr()
+    assert 'interrupted: these are 1 of 2 photos' in said.err
+    assert 'AP' in said.out
+    (entry,) = json.loads((tmp_path / 'out.partial.json').read_text())
+    assert entry['name']
+    assert not target.exists()
