@@ -17,7 +17,7 @@ from posenet_ros.commands.options import (
 from posenet_ros.commands.outputs import Problems, check_outputs, say, write_json
 from posenet_ros.commands.progress_bar import ProgressBar, with_progress
 from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig
-from posenet_ros.errors import ConfigError
+from posenet_ros.errors import ConfigError, PoseNetError
 from posenet_ros.estimator import PoseNet
 from posenet_ros.evaluation.compare import Comparison, compare
 from posenet_ros.io.sampling import KINDS, look_at, sampled_images
@@ -79,6 +79,12 @@ def run(options: argparse.Namespace) -> None:
     if options.json is not None:
         write_json(options.json, {name: asdict(result) for name, result in results.items()})
     problems.raise_if_incomplete(source)
+    seen = next(iter(results.values()))
+    if seen.people == 0:
+        raise PoseNetError(
+            f'nobody is clearly seen in the {seen.images} images of {source}, so there is nothing '
+            'to compare'
+        )
 
 
 def _simulated_gpu(model: ModelConfig, runtime: RuntimeConfig) -> PoseNet:

@@ -320,7 +320,8 @@ def test_json_goes_to_a_redirected_descriptor(posenet, photo):
 def test_comparison_without_people_is_valid_json(posenet, tmp_path):
     write_image(tmp_path / 'black.png', np.zeros((64, 64, 3), np.uint8))
     result = posenet('compare', 'black.png', '--json', 'out.json', '--input-resolution', 33)
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 1
+    assert 'there is nothing to compare' in result.stderr
 
     def refuse(constant):
         raise AssertionError(constant)

@@ -17,6 +17,7 @@ from media import encoded, matroska, picture
 from tfjs_models import mobilenet_like
 
 from posenet_ros.commands import SUBCOMMANDS, _parser, main
+from posenet_ros.evaluation.compare import CLEAR_POSE_SCORES
 from posenet_ros.io import photos, video
 
 
@@ -82,6 +83,14 @@ def test_compare_and_calibration_pass_over_bad_photos(run, folder, capsys, caplo
     assert 'fp16' in said.out
     for name in BAD:
         assert name in said.err and name in caplog.text
+
+
+@pytest.mark.slow
+def test_comparing_nobody_is_no_success(run, tmp_path, monkeypatch, capsys):
+    (tmp_path / 'a.png').write_bytes(encoded(picture(), 'PNG'))
+    monkeypatch.setitem(CLEAR_POSE_SCORES, 'reference', 1.1)
+    assert run('compare', 'a.png') == 1
+    assert 'nobody is clearly seen in the 1 images of a.png' in capsys.readouterr().err
 
 
 def test_folder_without_a_good_photo_is_an_error(run, folder, tmp_path, capsys):
