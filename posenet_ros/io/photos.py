@@ -81,8 +81,10 @@ def decode_photo(data: bytes, name: str) -> np.ndarray:
             Image.init()
             known = [name for name in FORMATS if name in Image.OPEN]
             with Image.open(io.BytesIO(data), formats=known) as picture:
+                # Pillow 9 has it of a TIFF only before the pixels, and of a PNG only after them.
+                early = picture.getexif() if picture.format == 'TIFF' else None
                 pixels = _pixels(picture, data, name)
-                orientation = picture.getexif().get(0x0112, 1)
+                orientation = (early or picture.getexif()).get(0x0112, 1)
         return np.require(_upright(pixels, orientation), requirements=['C', 'W'])
     except UnidentifiedImageError as error:
         advice = ''

@@ -369,5 +369,5 @@ def _upright_rgb(frame: Any) -> np.ndarray:
     except (ValueError, OSError) as error:
         raise ImageError(f'a frame of {frame.format.name} cannot be converted') from error
     # Degrees counter-clockwise to show it upright.
-    turns = round(getattr(frame, 'rotation', 0) / 90) % 4
+    turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
