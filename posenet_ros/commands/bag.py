@@ -50,10 +50,10 @@ def run(options: argparse.Namespace) -> None:
     try:
         from posenet_ros.io.bag import add_poses
     except ModuleNotFoundError as error:
-        if (error.name or '').split('.')[0] not in ('rosbags', 'mcap'):
+        if (error.name or '').split('.')[0] not in ('rosbags', 'mcap', 'zstandard'):
             raise
         raise PoseNetError(
-            'bags need the Python packages rosbags and mcap: pip install rosbags mcap'
+            'bags need the Python packages rosbags, mcap and zstandard: pip install them'
         ) from error
     look_at(source, options.topic)
     if options.output.exists():

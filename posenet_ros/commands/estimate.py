@@ -6,7 +6,8 @@ import argparse
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class Output:
     draw: Path | None
     deviations: bool
     decoder: DecoderConfig
+    problems: Problems
 
     def drawn(self, image: np.ndarray, poses: list[Pose]) -> np.ndarray:
         # Mirrored x coordinates are those of the mirrored image.
@@ -103,36 +105,31 @@ def run(options: argparse.Namespace) -> None:
     check_outputs([source.path] if files else [], [options.json, options.draw])
     if options.draw is not None:
         _check_drawing(source, options.draw)
-    of_kind = {'photo': _of_photo, 'folder': _of_folder}.get(source.kind, _of_video)
-    look_at(source)
-    single = source.kind == 'photo'
-    wanted = options.json is not None or options.draw is None
+    work: Callable[[Output, Estimate], int]
+    if source.kind == 'photo':
+        # What cannot be read is told before the model is loaded.
+        work = partial(_of_photo, read_image(source.path))
+    else:
+        look_at(source)
+        work = (
+            partial(_of_folder, source.path)
+            if source.kind == 'folder'
+            else partial(_of_video, source, options.max_frames)
+        )
     problems = Problems()
-    with load_model(options) as net:
-
-        def estimate(image: np.ndarray) -> list[Pose]:
-            return net.estimate([image], decoder)[0]
-
-        output = Output(None, options.draw, options.deviations, decoder)
-        most = options.max_frames
-        if not wanted:
-            done = of_kind(source, output, estimate, problems, most)
-        else:
-            with JsonOutput(options.json, single) as json:
-                done = of_kind(source, replace(output, json=json), estimate, problems, most)
+    with contextlib.ExitStack() as stack:
+        net = stack.enter_context(load_model(options))
+        json = None
+        if options.json is not None or options.draw is None:
+            json = stack.enter_context(JsonOutput(options.json, source.kind == 'photo'))
+        output = Output(json, options.draw, options.deviations, decoder, problems)
+        done = work(output, lambda image: net.estimate([image], decoder)[0])
     if source.kind == 'folder':
         problems.raise_if_any('photos', done)
     problems.raise_if_incomplete(source)
 
 
-def _of_photo(
-    source: Source,
-    output: Output,
-    estimate: Estimate,
-    problems: Problems,
-    most: int | None,
-) -> int:
-    image = read_image(source.path)
+def _of_photo(image: np.ndarray, output: Output, estimate: Estimate) -> int:
     poses = estimate(image)
     entries = output.to_json(poses)
     output.write(entries[0] if output.decoder.decoding_method == 'single-person' else entries)
@@ -141,18 +138,12 @@ def _of_photo(
     return 1
 
 
-def _of_folder(
-    source: Source,
-    output: Output,
-    estimate: Estimate,
-    problems: Problems,
-    most: int | None,
-) -> int:
-    paths, left_out = photos_and_others(source.path)
+def _of_folder(folder: Path, output: Output, estimate: Estimate) -> int:
+    paths, left_out = photos_and_others(folder)
     if left_out:
         names = ', '.join(path.name for path in left_out[:3])
         more = ', ...' if len(left_out) > 3 else ''
-        problems.warn(f'{source}: {len(left_out)} entries are no photos: {names}{more}')
+        output.problems.warn(f'{folder}: {len(left_out)} entries are no photos: {names}{more}')
     if output.draw is not None:
         try:
             output.draw.mkdir(parents=True, exist_ok=True)
@@ -163,7 +154,7 @@ def _of_folder(
         try:
             image = read_image(path)
         except ImageError as error:
-            problems.add(error)
+            output.problems.add(error)
             continue
         poses = estimate(image)
         output.write({'image': path.name, 'poses': output.to_json(poses)})
@@ -173,13 +164,7 @@ def _of_folder(
     return done
 
 
-def _of_video(
-    source: Source,
-    output: Output,
-    estimate: Estimate,
-    problems: Problems,
-    most: int | None,
-) -> int:
+def _of_video(source: Source, most: int | None, output: Output, estimate: Estimate) -> int:
     done = 0
     with Video(source) as frames:
         writer = None
@@ -199,12 +184,12 @@ def _of_video(
             if done == 0:
                 raise ImageError(f'{source} holds no frame that can be read')
         if writer is not None and writer.resized:
-            problems.warn(
+            output.problems.warn(
                 f'{source}: {writer.resized} frames have another size than the first; they were '
                 'scaled in the drawing'
             )
         if most is None and (shortfall := frames.shortfall()):
-            problems.add(shortfall)
+            output.problems.add(shortfall)
     return done
 
 
@@ -218,7 +203,7 @@ def _check_drawing(source: Source, draw: Path) -> None:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ImageError(f'two photos of {source} would be drawn to {draw / twice[0]}')
-        there = [path for p in images_in(source.path) if (path := draw / _drawn_name(p)).exists()]
+        there = [path for name in names if (path := draw / name).exists()]
         if there:
             raise ImageError(
                 f'{len(there)} files that would be drawn are in {draw} already, such as '

@@ -63,7 +63,6 @@ class Problems:
 
     def __init__(self) -> None:
         self.items = 0
-        self._shown: dict[str, int] = {}
 
     def add(self, problem: object) -> None:
         """Counts an item that could not be used."""
@@ -142,7 +141,6 @@ class JsonOutput:
         )
         self._single = single
         self._stack = ExitStack()
-        self._partial: Path | None = None
         self._written = 0
 
     def __enter__(self) -> JsonOutput:
@@ -166,8 +164,6 @@ class JsonOutput:
             with suppress(*(() if kind is None else (PoseNetError, OSError))):  # the first counts
                 self._put(']\n' if self._written else '[]\n')
         self._stack.__exit__(kind, error, trace)
-        if kind is not None and self._partial is not None and self._partial.exists():
-            warn(f'what was finished is in {self._partial}')
 
     def _open(self) -> TextIO:
         if self._path is None or self._path == STANDARD_OUTPUT:
@@ -175,24 +171,18 @@ class JsonOutput:
                 raise PoseNetError('standard output is closed; give --json FILE')
             return sys.stdout
         if is_stream(self._path):
-            stack = self._stack.enter_context
-            part = stack(atomic_path(self._path))
+            part = self._stack.enter_context(atomic_path(self._path))
         else:
-            part = self._partial = self._stack.enter_context(partial_path(self._path))
+            self._stack.enter_context(kept(self._path))
+            part = self._stack.enter_context(partial_path(self._path))
         try:
             return self._stack.enter_context(part.open('w', encoding='ascii'))
         except OSError as error:
             raise PoseNetError(f'cannot write {self._path}: {error.strerror}') from error
 
     def _put(self, text: str) -> None:
-        try:
-            self._stream.write(text)
-            self._stream.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            where = self._path if self._stream is not sys.stdout else 'to standard output'
-            raise PoseNetError(f'cannot write {where}: {error.strerror}') from error
+        where = self._path if self._stream is not sys.stdout else 'to standard output'
+        _put(self._stream, text, where)
 
 
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:
@@ -217,13 +207,17 @@ def say(text: str, end: str = '\n') -> None:
     """
     if sys.stdout is None:
         raise PoseNetError('standard output is closed')
+    _put(sys.stdout, text + end, 'to standard output')
+
+
+def _put(stream: TextIO, text: str, where: object) -> None:
     try:
-        sys.stdout.write(text + end)
-        sys.stdout.flush()
+        stream.write(text)
+        stream.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise PoseNetError(f'cannot write to standard output: {error.strerror}') from error
+        raise PoseNetError(f'cannot write {where}: {error.strerror}') from error
 
 
 def finite(value: Any) -> Any:

@@ -17,6 +17,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
+import yaml
+import zstandard
+from mcap.reader import make_reader
+from mcap.records import Channel, Message, Schema
+from mcap.stream_reader import StreamReader
+from rosbags.rosbag1 import Reader, ReaderError
+
 from posenet_ros.errors import PoseNetError
 
 
@@ -132,8 +139,6 @@ class Bag:
 
     def _metadata(self) -> dict[str, Any]:
         """What metadata.yaml says; nothing where there is none."""
-        import yaml
-
         file = self._path / 'metadata.yaml'
         if not file.exists():
             self._problem(
@@ -181,8 +186,6 @@ class Bag:
         raise PoseNetError(f'{path} {kind}')
 
     def _decompressed_file(self, path: Path) -> Path:
-        import zstandard
-
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix='posenet-bag-'))
         target = Path(folder) / path.stem
         with path.open('rb') as source, target.open('wb') as out:
@@ -215,8 +218,6 @@ class _McapFile:
         return self._topics
 
     def records(self, topics: Collection[Topic]) -> Iterator[Record]:
-        from mcap.reader import make_reader
-
         if not self._indexed:
             yield from (record for _, record in self._scanned(topics))
             if self._damage:
@@ -238,8 +239,6 @@ class _McapFile:
             raise self._damaged(read) from error
 
     def _read_summary(self) -> bool:
-        from mcap.reader import make_reader
-
         with self._path.open('rb') as file:
             summary = make_reader(file).get_summary()
         if summary is None or summary.statistics is None or not summary.chunk_indexes:
@@ -255,9 +254,6 @@ class _McapFile:
 
     def _scanned(self, wanted: Collection[Topic] | None) -> Iterator[tuple[Topic, Record]]:
         """From the beginning until it cannot be read any further."""
-        from mcap.records import Channel, Message, Schema
-        from mcap.stream_reader import StreamReader
-
         schemas: dict[int, Any] = {}
         channels: dict[int, Topic] = {}
         records = 0
@@ -376,8 +372,6 @@ def _as_bytes(data: Any) -> bytes:
 
 class _Ros1File:
     def __init__(self, path: Path, stack: contextlib.ExitStack) -> None:
-        from rosbags.rosbag1 import Reader, ReaderError
-
         self._path = path
         try:
             self._reader = stack.enter_context(Reader(path))
@@ -417,8 +411,6 @@ class _Ros1File:
 
 def _decompressed(data: bytes) -> bytes:
     """A message that was compressed on its own; as it is if it is damaged."""
-    import zstandard
-
     try:
         return zstandard.ZstdDecompressor().decompressobj().decompress(data)
     except zstandard.ZstdError:
