@@ -35,3 +35,8 @@ class DependencyError(PoseNetError):
 
 class LabelError(PoseNetError):
     """A file of labels or predictions that cannot be used."""
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, for a message that names it already: without the system's number."""
+    return str(getattr(error, 'strerror', None) or error)

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from posenet_ros.errors import PoseNetError
+from posenet_ros.errors import PoseNetError, reason
 from posenet_ros.io.atomic_file import atomic_path, is_stream, partial_name, partial_path
 
 STANDARD_OUTPUT = Path('-')
@@ -54,8 +54,7 @@ def check_outputs(inputs: Sequence[Path | None], outputs: Sequence[Path | None])
             with suppress(FileNotFoundError):
                 output.stat()
         except (OSError, ValueError) as error:  # a loop of links, a name with a null byte
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise PoseNetError(f'cannot write {output}: {reason}') from error
+            raise PoseNetError(f'cannot write {output}: {reason(error)}') from error
 
 
 class Problems:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from posenet_ros.errors import PoseNetError
+from posenet_ros.errors import PoseNetError, reason
 
 
 @contextlib.contextmanager
@@ -129,7 +129,7 @@ def _errors_of(path: Path) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise PoseNetError(f'cannot write {path}: {error.strerror or error}') from error
+        raise PoseNetError(f'cannot write {path}: {reason(error)}') from error
     except ValueError as error:
         if 'null' not in str(error):
             raise

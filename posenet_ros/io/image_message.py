@@ -116,7 +116,7 @@ def image_to_rgb(message: Image, bridge: CvBridge | None = None) -> np.ndarray:
         return _coloured(_rows(message, 1, 8)[..., 0], _YUV420[encoding])
     mosaic = _rows(message, 1, 16 if encoding.endswith('16') else 8)[..., 0]
     native = mosaic.astype(mosaic.dtype.newbyteorder('='), copy=False)
-    return _to_8_bits(_coloured(native, _BAYER[encoding[:10]]))
+    return to_8_bits(_coloured(native, _BAYER[encoding[:10]]))
 
 
 def compressed_to_rgb(
@@ -298,10 +298,11 @@ def _packed_to_rgb(pixels: np.ndarray, encoding: str) -> np.ndarray:
         rgb = pixels[..., 2::-1]
     else:
         rgb = pixels[..., :3]
-    return _to_8_bits(rgb)
+    return to_8_bits(rgb)
 
 
-def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
+def to_8_bits(pixels: np.ndarray) -> np.ndarray:
+    """uint16 as uint8, rounded; uint8 as it is."""
     if pixels.dtype == np.uint8:
         return pixels
     # round(value * 255 / 65535), exactly

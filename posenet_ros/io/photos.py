@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from posenet_ros.errors import ImageError, PoseNetError
+from posenet_ros.errors import ImageError, PoseNetError, reason
 from posenet_ros.io.atomic_file import atomic_path
+from posenet_ros.io.image_message import to_8_bits
 from posenet_ros.io.jpeg import decode_jpeg
 from posenet_ros.io.source import is_photo_name
 
@@ -52,8 +53,7 @@ def read_image(path: Path) -> np.ndarray:
     except ImageError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ImageError(f'cannot read {path}: {reason}') from error
+        raise ImageError(f'cannot read {path}: {reason(error)}') from error
     return decode_photo(data, str(path))
 
 
@@ -157,8 +157,8 @@ def _pixels(picture: Any, data: bytes, name: str) -> np.ndarray:
         values = np.asarray(picture)
         if values.dtype.kind == 'f':
             raise ValueError('its pixels are floating-point numbers, which have no brightness')
-        grey = (np.clip(values, 0, 65535).astype(np.uint32) + 128) // 257
-        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+        grey = to_8_bits(np.clip(values, 0, 65535).astype(np.uint16))
+        return np.repeat(grey[..., None], 3, axis=2)
     if 'A' in picture.mode or 'a' in picture.mode or 'transparency' in picture.info:
         seen = picture.convert('RGBA')
         black = Image.new('RGBA', seen.size, (0, 0, 0, 255))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from posenet_ros.errors import ImageError
+from posenet_ros.errors import ImageError, reason
 
 PHOTO_SUFFIXES = (
     '.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.apng', '.bmp', '.dib', '.webp', '.tif', '.tiff',
@@ -92,8 +92,7 @@ def find_source(text: str | Path) -> Source:
             return Source('camera', Path(), int(given))
         raise ImageError(f'there is no file or folder {path}') from None
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ImageError(f'cannot read {given}: {reason}') from error
+        raise ImageError(f'cannot read {given}: {reason(error)}') from error
     return Source(_kind_of_file(path, head), path)
 
 

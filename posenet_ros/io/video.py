@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from posenet_ros.environment import dependencies_for
-from posenet_ros.errors import ImageError, PoseNetError
+from posenet_ros.errors import ImageError, PoseNetError, reason
 from posenet_ros.io.atomic_file import partial_path
 from posenet_ros.io.source import Source
 
@@ -93,9 +93,9 @@ class Video:
         )
         if not self._is_file or (whole and not self._damage):
             return ''
-        reason = f' ({self._damage})' if self._damage else ''
+        damage = f' ({self._damage})' if self._damage else ''
         claims = f' of the {self.num_frames} that it claims' if self.num_frames else ''
-        return f'{self._name} is cut or damaged{reason}: {self._next} frames{claims} can be read'
+        return f'{self._name} is cut or damaged{damage}: {self._next} frames{claims} can be read'
 
     def close(self) -> None:
         self._stack.close()
@@ -124,14 +124,15 @@ class Video:
             stream: Any = container.streams.video[0]
             stream.thread_type = 'AUTO'
             rate = float(stream.average_rate or stream.guessed_rate or 0)
-            self.fps = rate if 0 < rate < 1000 else 30.0
+            self.fps = _believable(rate)
             seconds = float((stream.duration or 0) * stream.time_base)
             if not seconds and container.duration:
                 seconds = container.duration / av.time_base
             self.num_frames = stream.frames or (0 if url else max(0, round(seconds * self.fps)))
         except (av.FFmpegError, OSError, ValueError) as error:
-            reason = getattr(error, 'strerror', None) or error
-            raise ImageError(f'{self._name} is not a video that can be opened: {reason}') from error
+            raise ImageError(
+                f'{self._name} is not a video that can be opened: {reason(error)}'
+            ) from error
         return self._decoded(container, stream)
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
@@ -158,7 +159,7 @@ class Video:
             try:
                 packet = next(packets, None)
             except (av.FFmpegError, OSError) as error:
-                self._damage = str(getattr(error, 'strerror', None) or error)
+                self._damage = reason(error)
                 return
             if packet is None:
                 return
@@ -168,7 +169,7 @@ class Video:
             except EOFError:
                 return
             except (av.FFmpegError, ValueError) as error:  # this packet alone
-                self._damage = str(getattr(error, 'strerror', None) or error)
+                self._damage = reason(error)
 
     def _open_camera(self, source: Source | int) -> Iterator[Any]:
         import cv2
@@ -181,8 +182,7 @@ class Video:
         self._stack.callback(capture.release)
         if not capture.isOpened():
             raise ImageError(f'{self._name} cannot be opened')
-        fps = capture.get(cv2.CAP_PROP_FPS)
-        self.fps = fps if 0 < fps < 1000 else 30.0
+        self.fps = _believable(capture.get(cv2.CAP_PROP_FPS))
         self.num_frames = 0
         return self._captured(capture)
 
@@ -333,8 +333,12 @@ class VideoWriter:
         except (av.FFmpegError, OSError, ValueError) as error:
             if isinstance(error, PoseNetError):
                 raise
-            reason = getattr(error, 'strerror', None) or error
-            raise PoseNetError(f'cannot write {self._path}: {reason}') from error
+            raise PoseNetError(f'cannot write {self._path}: {reason(error)}') from error
+
+
+def _believable(fps: float) -> float:
+    """A rate that a source claims; 30 where it claims none or nonsense."""
+    return fps if 0 < fps < 1000 else 30.0
 
 
 def _pyav() -> Any:
