@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 from goldens import DATA, SHARED
 
 from posenet_ros import CheckpointError, ModelConfig, PoseNet
+from posenet_ros.cache import posenet_home
 from posenet_ros.io.photos import write_image
 
 # As posenet_ros does, for the tests that import ONNX Runtime before it.
@@ -24,6 +28,41 @@ NO_SHARED = 'the full set of goldens, models and photos (../shared) is not on th
 def pytest_configure(config: pytest.Config) -> None:
     """Uses a cache of the tests' own, which is kept between runs, and not the user's."""
     os.environ['POSENET_HOME'] = str(config.rootpath / '.pytest_cache/posenet_home')
+    from posenet_ros.core.warm_up import compile_loops
+
+    compile_loops()  # into this cache, and not into that of the first test which has one
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption('--fuzz', type=float, default=0.0, help='part of the long run: 0 to 1')
+    parser.addoption('--seed', type=int, default=1, help='of random tests')
+
+
+@dataclass(frozen=True)
+class Fuzz:
+    """How many random cases a test tries, and which: a short run, or a part of a long one."""
+
+    share: float  # of the long run; 0 is the short one
+    seed: int
+
+    @property
+    def dice(self) -> random.Random:
+        return random.Random(self.seed)
+
+    def cases(self, short: int, long: int) -> int:
+        return max(short, round(self.share * long))
+
+
+@pytest.fixture(scope='session')
+def fuzz(request: pytest.FixtureRequest) -> Fuzz:
+    return Fuzz(request.config.getoption('--fuzz'), request.config.getoption('--seed'))
+
+
+@pytest.fixture
+def fresh_home(tmp_path: Path) -> str:
+    """A POSENET_HOME that is empty but for the compiled loops, which take ten seconds."""
+    shutil.copytree(posenet_home() / 'loops', tmp_path / 'home/loops')
+    return str(tmp_path / 'home')
 
 
 @pytest.fixture(scope='session')

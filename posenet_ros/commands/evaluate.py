@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from posenet_ros.atomic_file import atomic_path, partial_name
 from posenet_ros.commands.options import (
     add_estimation_options,
     config_from,
@@ -34,7 +35,6 @@ from posenet_ros.evaluation.settings import (
     frontier,
     read_photo,
 )
-from posenet_ros.io.atomic_file import atomic_path, partial_name
 
 PLOT_SUFFIXES = ('.png', '.svg', '.pdf', '.jpg')
 MOST_NAMES = 20  # settings whose names are all drawn; of more, only those on the frontier

@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from posenet_ros.atomic_file import atomic_path
 from posenet_ros.commands.options import add_node_option, add_options, config_from
 from posenet_ros.commands.outputs import check_outputs, say
 from posenet_ros.commands.progress_bar import ProgressBar
 from posenet_ros.config import PRECISIONS, ModelConfig
 from posenet_ros.errors import ConfigError
-from posenet_ros.io.atomic_file import atomic_path
 from posenet_ros.model.network import make_network
 
 EXAMPLES = """examples:

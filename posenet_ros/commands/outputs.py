@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from posenet_ros.atomic_file import atomic_path, is_stream, partial_name, partial_path
 from posenet_ros.errors import PoseNetError, reason
-from posenet_ros.io.atomic_file import atomic_path, is_stream, partial_name, partial_path
 
 STANDARD_OUTPUT = Path('-')
 LINES_SUFFIXES = ('.jsonl', '.ndjson')

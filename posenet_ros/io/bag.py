@@ -22,10 +22,10 @@ from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
+from posenet_ros.atomic_file import lock, partial_name
 from posenet_ros.core.decode import Pose
 from posenet_ros.core.keypoints import SNAKE_CASE_NAMES
 from posenet_ros.errors import ImageError, PoseNetError
-from posenet_ros.io.atomic_file import lock, partial_name
 from posenet_ros.io.bag_file import Bag, Record, Topic
 from posenet_ros.io.draw import draw_poses
 from posenet_ros.io.image_message import (

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from posenet_ros.atomic_file import atomic_path
 from posenet_ros.errors import ImageError, PoseNetError, reason
-from posenet_ros.io.atomic_file import atomic_path
 from posenet_ros.io.image_message import to_8_bits
 from posenet_ros.io.jpeg import decode_jpeg
 from posenet_ros.io.source import is_photo_name

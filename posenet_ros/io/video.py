@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from posenet_ros.atomic_file import partial_path
 from posenet_ros.environment import dependencies_for
 from posenet_ros.errors import ImageError, PoseNetError, reason
-from posenet_ros.io.atomic_file import partial_path
 from posenet_ros.io.source import Source
 
 # Names of the containers that are written, by their suffix.

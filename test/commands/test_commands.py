@@ -250,10 +250,10 @@ def test_version(posenet):
     assert posenet('--version', model=False).stdout.split() == ['posenet_ros', __version__]
 
 
-def test_selftest_without_a_gpu_says_what_it_could_not_check(posenet, tmp_path):
+def test_selftest_without_a_gpu_says_what_it_could_not_check(posenet, tmp_path, fresh_home):
     result = posenet(
         'selftest', '--input-resolution', '129', '--rounds', '2', '--json', 'report.json',
-        environment={'POSENET_HOME': str(tmp_path)},
+        environment={'POSENET_HOME': fresh_home},
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert 'not checked: everything on a GPU' in result.stdout
@@ -264,7 +264,7 @@ def test_selftest_without_a_gpu_says_what_it_could_not_check(posenet, tmp_path):
     assert report['packages']['onnxruntime'] and report['cpu']
     forced = posenet(
         'selftest', '--backend', 'tensorrt', '--input-resolution', '129', '--rounds', '2',
-        environment={'POSENET_HOME': str(tmp_path)},
+        environment={'POSENET_HOME': fresh_home},
     )  # fmt: skip
     assert forced.returncode == 1 and 'FAILED' in forced.stdout
 
@@ -275,10 +275,10 @@ def test_build_engine_without_a_gpu_says_what_is_missing(posenet):
     assert result.stderr.startswith('posenet: ') and len(result.stderr.splitlines()) == 1
 
 
-def test_compare_measures_each_precision(posenet, tmp_path, shared):
+def test_compare_measures_each_precision(posenet, tmp_path, shared, fresh_home):
     result = posenet(
         'compare', shared / 'images', '--input-resolution', '129', '--json', 'result.json',
-        environment={'POSENET_HOME': str(tmp_path)},
+        environment={'POSENET_HOME': fresh_home},
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     numbers = json.loads((tmp_path / 'result.json').read_text())

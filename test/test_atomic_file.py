@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from posenet_ros.atomic_file import atomic_path
 from posenet_ros.errors import PoseNetError
-from posenet_ros.io.atomic_file import atomic_path
 
 
 def write(path, text='new'):

@@ -1,4 +1,7 @@
-"""Files that are written whole or not at all, or kept under a name that says they are partial."""
+"""Files that are written whole or not at all, or kept under a name that says they are partial.
+
+What takes a file's name is on the disk before: a power cut leaves the old file or the new one.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,16 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from posenet_ros.errors import PoseNetError, reason
+
+LOCK_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
+FIRST_WORD_SECONDS = 1.0  # of waiting for a lock
+NEXT_WORD_SECONDS = 60.0
 
 
 @contextlib.contextmanager
@@ -38,6 +47,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         try:
             yield part
             if part.exists():
+                _to_disk(part)
                 part.replace(target)
         finally:
             part.unlink(missing_ok=True)
@@ -78,7 +88,88 @@ def partial_path(path: Path, check: Callable[[Path], None] = lambda part: None) 
         with _errors_of(path):
             if not os.path.samestat(part.stat(), os.fstat(held)):
                 raise PoseNetError(f'cannot write {path}: {part} was replaced meanwhile')
+            _to_disk(part)
             part.replace(target)
+    finally:
+        os.close(held)
+
+
+@contextlib.contextmanager
+def replaced(path: Path, part: Path, mode: int) -> Iterator[BinaryIO]:
+    """An open file that takes the name `path` when the block succeeds.
+
+    Args:
+        path: of the finished file.
+        part: where it is written; what was there is removed.
+        mode: the file's permissions.
+
+    Raises:
+        OSError: it cannot be written; then there is no `part`.
+    """
+    part.unlink(missing_ok=True)
+    try:
+        held = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+        with os.fdopen(held, 'wb') as file:
+            yield file
+            file.flush()
+            os.fsync(held)
+        part.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path, waiting: Callable[[float, str], None]) -> Iterator[None]:
+    """Holds a lock that other processes wait for. The lock's file is there only meanwhile.
+
+    A process that is killed leaves the file, and not the lock.
+
+    Args:
+        path: of the lock's file.
+        waiting: called while another process has the lock, after a second and then every minute,
+            with the seconds so far and the name of the process.
+
+    Raises:
+        OSError: the file cannot be made or locked.
+    """
+    started = time.monotonic()
+    next_word = started + FIRST_WORD_SECONDS
+    while True:
+        held = os.open(path, LOCK_FLAGS | os.O_CREAT, 0o600)
+        try:
+            while not _flock(held):
+                if time.monotonic() >= next_word:
+                    waiting(time.monotonic() - started, _owner(held))
+                    next_word = time.monotonic() + NEXT_WORD_SECONDS
+                time.sleep(0.05)
+            if not _is_at(path, held):  # the one before has removed it, as below
+                continue
+            os.truncate(held, 0)
+            os.write(held, str(os.getpid()).encode())
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            return
+        finally:
+            os.close(held)
+
+
+@contextlib.contextmanager
+def unlocked(path: Path) -> Iterator[bool]:
+    """Whether a lock's file was left by a process that is gone; if so, it is removed afterwards.
+
+    Raises:
+        OSError: the file is not there or cannot be opened.
+    """
+    held = os.open(path, LOCK_FLAGS)
+    try:
+        free = _flock(held) and _is_at(path, held)
+        yield free
+        if free:
+            path.unlink()
     finally:
         os.close(held)
 
@@ -111,6 +202,35 @@ def is_stream(path: Path) -> bool:
     except (OSError, ValueError):  # ValueError: a name with a null byte
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _flock(held: int) -> bool:
+    """Locks an open file. Returns whether it is free."""
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(path: Path, held: int) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(held))
+    except FileNotFoundError:
+        return False
+
+
+def _owner(held: int) -> str:
+    number = os.pread(held, 20, 0).decode('ascii', 'replace')
+    return f'process {number}' if number.isdigit() else 'another process'
+
+
+def _to_disk(path: Path) -> None:
+    held = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(held)
+    finally:
+        os.close(held)
 
 
 def _target(path: Path) -> Path:
