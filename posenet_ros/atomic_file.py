@@ -47,7 +47,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         try:
             yield part
             if part.exists():
-                _to_disk(part)
+                to_disk(part)
                 part.replace(target)
         finally:
             part.unlink(missing_ok=True)
@@ -88,7 +88,7 @@ def partial_path(path: Path, check: Callable[[Path], None] = lambda part: None) 
         with _errors_of(path):
             if not os.path.samestat(part.stat(), os.fstat(held)):
                 raise PoseNetError(f'cannot write {path}: {part} was replaced meanwhile')
-            _to_disk(part)
+            to_disk(part)
             part.replace(target)
     finally:
         os.close(held)
@@ -186,6 +186,19 @@ def lock(held: int, path: Path) -> None:
         raise PoseNetError(f'another run is writing {path}') from error
 
 
+def to_disk(path: Path) -> None:
+    """Returns when what was written to a file, or the names in a folder, would survive a power cut.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    held = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(held)
+    finally:
+        os.close(held)
+
+
 def partial_name(path: Path) -> Path:
     """NAME.partial.SUFFIX, where unfinished work is."""
     return path.with_name(f'{path.stem}.partial{path.suffix}')
@@ -223,14 +236,6 @@ def _is_at(path: Path, held: int) -> bool:
 def _owner(held: int) -> str:
     number = os.pread(held, 20, 0).decode('ascii', 'replace')
     return f'process {number}' if number.isdigit() else 'another process'
-
-
-def _to_disk(path: Path) -> None:
-    held = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(held)
-    finally:
-        os.close(held)
 
 
 def _target(path: Path) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import re
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, cast
 
@@ -35,6 +36,7 @@ PRECISIONS = ('fp32', 'fp16', 'int8')
 CUDA_LIBRARIES = ('pycuda', 'cuda-python')
 PRECISION_OF_QUANT_BYTES = {4: 'fp32', 2: 'fp16', 1: 'int8'}
 MAX_BATCH = 64
+SHA256 = re.compile('[0-9a-fA-F]{64}')
 MAX_INPUT_PIXELS = 4097 * 4097
 
 
@@ -151,6 +153,13 @@ class ModelConfig:
             'file:// or http(s):// URL of a model-strideN.json.'
         },
     )
+    model_sha256: str | None = field(
+        default=None,
+        metadata={
+            'help': 'SHA-256 that the weights must have, as ~/model_info and `posenet fetch` show '
+            'it; others are not loaded. Empty takes any.'
+        },
+    )
     tfjs_dilations: bool = field(
         default=False,
         metadata={
@@ -213,6 +222,14 @@ class ModelConfig:
                 'file://, http:// or https:// URL, as a string'
             )
         settle('model_url', self.model_url or None)
+        if self.model_sha256 and not (
+            isinstance(self.model_sha256, str) and SHA256.fullmatch(self.model_sha256)
+        ):
+            raise ConfigError(
+                f'Invalid model_sha256 {self.model_sha256!r}. Should be 64 digits, 0 to 9 and a to '
+                'f, or empty'
+            )
+        settle('model_sha256', self.model_sha256.lower() if self.model_sha256 else None)
         if not isinstance(self.tfjs_dilations, bool):
             raise ConfigError(f'Invalid tfjs_dilations {self.tfjs_dilations!r}. Should be a bool')
         for ours in fields(self):  # what the reference does not have

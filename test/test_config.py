@@ -90,6 +90,7 @@ def test_no_arguments_mean_the_references_default_model():
         'max_closeups': 4,
         'quant_bytes': 4,
         'model_url': None,
+        'model_sha256': None,
         'tfjs_dilations': False,
     }
     assert config == ModelConfig(multiplier=0.75)

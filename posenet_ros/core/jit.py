@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import llvmlite
 import numba
 import numpy as np
 from numba.core import compiler, serialize
@@ -95,6 +94,6 @@ def _versions() -> Key:
         sources.update(path.read_bytes())
     return {
         'sources': sources.hexdigest(),
-        'numba': [numba.__version__, llvmlite.__version__],
+        'numba': numba.__version__,
         'numpy': np.__version__,
     }

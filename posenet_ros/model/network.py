@@ -9,7 +9,7 @@ from typing import Any
 from posenet_ros.cache import BuildCache, CacheError
 from posenet_ros.config import ModelConfig, check_input_size
 from posenet_ros.environment import dependencies_for
-from posenet_ros.errors import CheckpointError
+from posenet_ros.errors import CheckpointError, GraphError, everything_as
 from posenet_ros.input_size import InputSizes
 from posenet_ros.model.calibration import CalibrationSet
 from posenet_ros.model.checkpoint import Checkpoint, fetch_checkpoint
@@ -90,20 +90,21 @@ def make_network(
             from posenet_ros.model.onnx_variants import to_dynamic, to_fp16
         from posenet_ros.model.tfjs_graph import load_graph
 
-        graph = load_graph(checkpoint.graph_path)
-        model = export_onnx(graph, height, width, config.output_stride, config.tfjs_dilations)
-        if precision == 'fp16':
-            model = to_fp16(model)
-        elif precision == 'int8':
-            with dependencies_for('making the int8 network'):
-                from posenet_ros.model.int8 import calibrated_int8
+        with everything_as(GraphError, f'cannot make a network of {checkpoint.graph_path}'):
+            graph = load_graph(checkpoint.graph_path, checkpoint.sha256)
+            model = export_onnx(graph, height, width, config.output_stride, config.tfjs_dilations)
+            if precision == 'fp16':
+                model = to_fp16(model)
+            elif precision == 'int8':
+                with dependencies_for('making the int8 network'):
+                    from posenet_ros.model.int8 import calibrated_int8
 
-            logger.info('int8 takes about ten seconds')
-            model = calibrated_int8(model, images, config.architecture, layout, progress)
-        if not sizes.fixed:
-            model = to_dynamic(model)
-        serialized: bytes = model.SerializeToString()
-        return serialized
+                logger.info('int8 takes about ten seconds')
+                model = calibrated_int8(model, images, config.architecture, layout, progress)
+            if not sizes.fixed:
+                model = to_dynamic(model)
+            serialized: bytes = model.SerializeToString()
+            return serialized
 
     try:
         onnx = BuildCache('networks').get(key, build)

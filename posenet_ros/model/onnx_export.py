@@ -7,6 +7,7 @@ operations of opset 17 are used, so that TensorRT 8.5 parses the graph too.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -20,6 +21,9 @@ from posenet_ros.errors import GraphError
 from posenet_ros.model.tfjs_graph import Graph, Node
 
 OPSET = 17
+# Of a tensor. PoseNets have up to 17 per pixel of the input; a hostile graph could fill the memory.
+MAX_VALUES_PER_PIXEL = 64
+MIN_PIXELS = 65 * 65  # of a small input, which is padded more
 
 
 def export_onnx(
@@ -345,4 +349,7 @@ class _Exporter:
             self.depths[name] = self.constants[inputs[1]].shape[0]
         else:
             self.depths[name] = next(self.depths[i] for i in inputs if i in self.depths)
+        values = math.prod(size) * self.depths[name]
+        if values > MAX_VALUES_PER_PIXEL * max(math.prod(self.input_size), MIN_PIXELS):
+            raise GraphError(f'{op} {name} has {values} values, more than in any PoseNet')
         return name

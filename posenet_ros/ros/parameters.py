@@ -271,6 +271,7 @@ def model_config(values: Mapping[str, Any]) -> ModelConfig:
         # The parameter's default, which ResNet50 does not have.
         del options['multiplier']
     options['model_url'] = options['model_url'] or None
+    options['model_sha256'] = options['model_sha256'] or None
     return ModelConfig(**options)
 
 

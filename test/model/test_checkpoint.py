@@ -1,19 +1,23 @@
 """Where weights come from, over a real HTTP server, and what happens when they are not right."""
 
+import contextlib
 import http.server
 import json
 import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import pytest
 from tfjs_models import mobilenet_like
 
 from posenet_ros import CheckpointError, ModelConfig
-from posenet_ros.model import checkpoint
+from posenet_ros.model import checkpoint, download
 from posenet_ros.model.checkpoint import fetch_checkpoint, official_url
 
 
@@ -192,13 +196,21 @@ def test_shard_without_a_checksum_is_refused(server):
 
 
 def test_leftovers_of_killed_processes_are_removed(server, home):
-    for name, age in (('.fetching-old', 7200), ('.fetching-new', 60)):
-        folder = home / 'checkpoints' / name
-        folder.mkdir(parents=True)
-        os.utime(folder, (time.time() - age,) * 2)
-    fetch_checkpoint(ModelConfig(model_url=server.url))
-    left = [path.name for path in (home / 'checkpoints').glob('.fetching*')]
-    assert left == ['.fetching-new']
+    parent = home / 'checkpoints'
+    for name in ('.fetching-old', '.url-1.part', '.url-1.old'):  # the first of version 0.1
+        (parent / name).mkdir(parents=True)
+    (parent / '.url-1.lock').touch()
+    fetched = fetch_checkpoint(ModelConfig(model_url=server.url)).graph_path.parent.name
+    assert {path.name for path in parent.iterdir()} == {fetched, 'url-1'}
+
+
+def test_checkpoint_that_was_being_replaced_when_the_power_went_is_there_again(server, home):
+    config = ModelConfig(model_url=server.url)
+    entry = fetch_checkpoint(config).graph_path.parent
+    entry.rename(entry.with_name(f'.{entry.name}.old'))
+    fetched = len(server.requests)
+    assert fetch_checkpoint(config).graph_path.parent == entry
+    assert len(server.requests) == fetched
 
 
 def test_query_of_a_signed_url_is_kept_for_the_shards(server):
@@ -329,3 +341,203 @@ def test_query_of_a_url_stays_at_its_end(server, url):
 def test_scheme_may_be_written_in_capitals(server):
     url = server.url.replace('http', 'HTTP')
     assert fetch_checkpoint(ModelConfig(model_url=url)).sha256
+
+
+# Servers that mean no good.
+
+
+class Hostile(http.server.BaseHTTPRequestHandler):
+    """Answers with whatever bytes the server was given, and goes on as long as it may."""
+
+    protocol_version = 'HTTP/1.1'
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.server.requests += 1
+        with contextlib.suppress(OSError):
+            self.server.answer(self)
+
+
+@pytest.fixture
+def hostile(monkeypatch):
+    monkeypatch.setattr(download, 'START_SECONDS', 2.0)
+    monkeypatch.setattr(download, 'SLOWEST_BYTES_PER_SECOND', 1e9)
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Hostile) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        server.requests = 0
+        server.config = ModelConfig(
+            model_url=f'http://127.0.0.1:{server.server_port}/model-stride16.json'
+        )
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def start_of_answer(handler, **headers):
+    handler.send_response(200)
+    for name, value in headers.items():
+        handler.send_header(name.replace('_', '-'), value)
+    handler.end_headers()
+
+
+def drip_headers(handler):
+    handler.wfile.write(b'HTTP/1.1 200 OK\r\nX-Header: ')
+    while True:
+        handler.wfile.write(b'x')
+        time.sleep(0.1)
+
+
+def drip_body(handler):
+    start_of_answer(handler, Content_Length='1000')
+    while True:
+        handler.wfile.write(b' ')
+        time.sleep(0.1)
+
+
+def endless_headers(handler):
+    handler.wfile.write(b'HTTP/1.1 200 OK\r\n')
+    while True:
+        handler.wfile.write(b'X-Header: value\r\n' * 1000)
+
+
+def endless_body(handler):
+    start_of_answer(handler)
+    handler.close_connection = True
+    while True:
+        handler.wfile.write(b' ' * 65536)
+
+
+def bomb(handler):
+    """Ten megabytes that become ten gigabytes."""
+    start_of_answer(handler, Content_Encoding='gzip')
+    handler.close_connection = True
+    packer = zlib.compressobj(wbits=31)
+    while True:
+        handler.wfile.write(packer.compress(bytes(1 << 20)))
+
+
+def lies_about_length(handler):
+    start_of_answer(handler, Content_Length='9' * 30)
+    handler.close_connection = True
+
+
+def redirects_for_ever(handler):
+    handler.send_response(302)
+    handler.send_header('Location', f'/{handler.server.requests}')
+    handler.send_header('Content-Length', '0')
+    handler.end_headers()
+
+
+def redirects_to_a_file(handler):
+    handler.send_response(302)
+    handler.send_header('Location', 'file:///etc/passwd')
+    handler.end_headers()
+
+
+def no_http(handler):
+    handler.wfile.write(bytes(range(256)) * 100)
+    handler.close_connection = True
+
+
+def many_shards(handler):
+    names = [f'{i}.bin' for i in range(100_000)]
+    group = {'paths': names, 'weights': []}
+    body = json.dumps({'modelTopology': {'node': []}, 'weightsManifest': [group]}).encode()
+    start_of_answer(handler, Content_Length=str(len(body)))
+    handler.wfile.write(body)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('answer', 'told'),
+    [
+        (drip_headers, 'longer than 2 s'),
+        (drip_body, 'longer than 2 s'),
+        (endless_headers, 'cannot fetch'),
+        (endless_body, 'more than the 16777216 bytes'),
+        (bomb, 'more than the 16777216 bytes'),
+        (lies_about_length, 'cannot fetch|not JSON'),
+        (redirects_for_ever, 'redirects'),
+        (redirects_to_a_file, 'cannot fetch'),
+        (no_http, 'cannot fetch'),
+        (many_shards, r'expected at most 1000|length <= 1000'),
+    ],
+    ids=lambda value: getattr(value, '__name__', ''),
+)
+def test_hostile_server_is_given_up(hostile, home, answer, told):
+    hostile.answer = answer
+    started = time.monotonic()
+    with pytest.raises(CheckpointError, match=told):
+        fetch_checkpoint(hostile.config)
+    assert time.monotonic() - started < 20
+    assert files(home) == []
+    assert hostile.requests <= 31
+
+
+def test_shard_is_fetched_only_as_far_as_the_manifest_needs_it(server, model_folder, home):
+    shard = model_folder / 'group1-shard1of2.bin'
+    shard.write_bytes(shard.read_bytes() + bytes(1 << 20))
+    with pytest.raises(CheckpointError, match=r'shard1of2\.bin: it has more than the \d+ bytes'):
+        fetch_checkpoint(ModelConfig(model_url=server.url))
+    assert files(home) == []
+
+
+@pytest.mark.slow
+def test_download_ends_with_the_process_that_wants_it(hostile, tmp_path):
+    hostile.answer = drip_body
+    reader, writer = os.pipe()
+    script = """
+import sys
+from posenet_ros import ModelConfig
+from posenet_ros.model.checkpoint import fetch_checkpoint
+fetch_checkpoint(ModelConfig(model_url=sys.argv[1]))
+"""
+    user = subprocess.Popen(
+        [sys.executable, '-c', script, hostile.config.model_url], pass_fds=[writer], stderr=writer
+    )
+    os.close(writer)
+    while not hostile.requests:
+        time.sleep(0.05)
+    user.kill()
+    user.wait()
+    started = time.monotonic()
+    with os.fdopen(reader, 'rb') as left:
+        left.read()  # until nobody holds the other end
+    assert time.monotonic() - started < 5
+
+
+def test_plain_http_is_warned_of(server, caplog):
+    fetch_checkpoint(ModelConfig(model_url=server.url))
+    assert 'is not encrypted' in caplog.text
+
+
+def test_weights_are_pinned(server, model_folder):
+    url = server.url
+    right = fetch_checkpoint(ModelConfig(model_url=url)).sha256
+    assert fetch_checkpoint(ModelConfig(model_url=url, model_sha256=right.upper())).sha256 == right
+    wrong = 64 * '0'
+    for place in (url, str(model_folder)):
+        with pytest.raises(
+            CheckpointError, match=f'SHA-256 {right}; model_sha256 asks for {wrong}'
+        ):
+            fetch_checkpoint(ModelConfig(model_url=place, model_sha256=wrong))
+
+
+@pytest.mark.parametrize('name', [checkpoint.CHECKSUMS, checkpoint.ORIGIN, 'model-stride16.json'])
+@pytest.mark.parametrize(
+    'content', [b'', b'[' * 100_000, b'\xff\xfe', b'{"a": 1e999}', b'null', b'{"x.json": "../.."}']
+)
+def test_damaged_cache_entry_is_one_sentence(server, name, content):
+    config = ModelConfig(model_url=server.url)
+    found = fetch_checkpoint(config)
+    (found.graph_path.parent / name).write_bytes(content)
+    if name == checkpoint.ORIGIN and b'\xff' not in content:
+        assert fetch_checkpoint(config).sha256 == found.sha256
+        return
+    with pytest.raises(CheckpointError):
+        fetch_checkpoint(config)
+    assert fetch_checkpoint(config, force=True).sha256 == found.sha256

@@ -144,7 +144,7 @@ ROBOT = """
 import os, sys
 class Missing:
     def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in ('onnx', 'pooch', 'requests', 'tqdm', 'cv2'):
+        if name.split('.')[0] in ('onnx', 'requests', 'tqdm', 'cv2'):
             raise ModuleNotFoundError(f'No module named {name!r}', name=name)
 sys.meta_path.insert(0, Missing())
 import numpy as np
@@ -161,7 +161,7 @@ for home in (None, sys.argv[2]):
 """
 
 
-def test_network_that_is_there_needs_neither_onnx_nor_pooch(net, default_model_config, tmp_path):
+def test_network_that_is_there_needs_neither_onnx_nor_requests(net, default_model_config, tmp_path):
     """A network that has to be made or fetched says which packages it needs."""
     command = [sys.executable, '-c', ROBOT, default_model_config.model_url or '', str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True)

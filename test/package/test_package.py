@@ -110,7 +110,7 @@ SETUP_ROBOT = (
     'numba',
     'onnx',
     'onnxruntime',
-    'pooch',
+    'msgspec',
     'simplejpeg',
 )  # no distribution has them
 OPTIONAL = (

@@ -194,7 +194,7 @@ def run_without(missing: tuple[str, ...], code: str) -> subprocess.CompletedProc
     return subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
 
 
-OURS = ('numba', 'onnx', 'onnxruntime', 'pooch', 'tqdm', 'cv2', 'numpy', 'requests')
+OURS = ('numba', 'onnx', 'onnxruntime', 'msgspec', 'tqdm', 'cv2', 'numpy', 'requests')
 
 
 def test_messages_need_none_of_our_dependencies():

@@ -10,7 +10,7 @@ from sensor_msgs.msg import Image
 
 pytestmark = pytest.mark.slow
 
-NOT_THE_SYSTEMS = ('onnx', 'onnxruntime', 'pooch')  # jammy has a numba
+NOT_THE_SYSTEMS = ('onnx', 'onnxruntime', 'msgspec')  # jammy has a numba
 POSES = '/posenet_node/poses'
 
 
@@ -86,7 +86,7 @@ def test_without_its_environment_the_node_says_what_to_install_and_where(robot):
     )
     assert result.returncode == 1
     line = result.stdout.strip().splitlines()[-1]
-    assert re.search('posenet: .* needs (numba|onnx|pooch|requests) ', line)
+    assert re.search('posenet: .* needs (numba|onnx|msgspec|requests) ', line)
     assert str(robot.distribution / 'usr/bin/python3') in line
     assert 'setup_robot' in line and 'POSENET_PYTHON' in line
 
