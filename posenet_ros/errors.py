@@ -53,6 +53,11 @@ def reason(error: BaseException) -> str:
     return str(getattr(error, 'strerror', None) or error) or type(error).__name__
 
 
+def in_words(error: BaseException) -> str:
+    """The kind of an error and its text, for one that was not foreseen."""
+    return printable(f'{type(error).__name__}: {error}')
+
+
 def printable(text: str, most: int = MOST_CHARACTERS) -> str:
     """A text in one line that every terminal and log takes: the rest escaped, the middle left out.
 
@@ -60,14 +65,18 @@ def printable(text: str, most: int = MOST_CHARACTERS) -> str:
         text: of any characters, with bytes that are no UTF-8 as Python's surrogates.
         most: characters of the result, about.
     """
-    if len(text) > most:
-        text = f'{text[: most - most // 4]} ... {text[-most // 4 :]}'
+    text = _shortened(text, most)
     if text.isprintable():
         return text
-    return ''.join(
+    escaped = (
         c if c.isprintable() else ' ' if c == '\n' else c.encode('unicode_escape').decode()
         for c in text
     )
+    return _shortened(''.join(escaped), most)
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f'{text[: most - most // 4]} ... {text[-most // 4 :]}'
 
 
 def quoted(value: object) -> str:

@@ -23,10 +23,11 @@ from posenet_ros.core.decode import (
     Pose,
     PoseArrays,
     as_poses,
+    check_poses,
     multiple_pose_arrays,
     single_pose_arrays,
 )
-from posenet_ros.core.heads import HEADS, Heads, all_finite
+from posenet_ros.core.heads import Heads, check_heads
 from posenet_ros.core.preprocess import Letterbox, check_image, mirror, preprocess
 from posenet_ros.errors import BackendError
 from posenet_ros.input_size import Size
@@ -175,8 +176,8 @@ class PoseNet:
 
         Raises:
             ImageError: an image is not uint8 RGB, or has no pixels.
-            BackendError: the network could not be run, gave NaN or infinite values, or is running
-                in another thread.
+            BackendError: the network could not be run, gave what no poses can be (NaN, or
+                positions far from the image), or is running in another thread.
         """
         for image in images:
             check_image(image)
@@ -279,9 +280,7 @@ class PoseNet:
         # Run the network: four heads (n, rows, columns, channels).
         heads = self.backend.run(batch)
         inferred = time.perf_counter()
-        if not all_finite(*heads):  # NaN could decode to no people
-            names = [n for n, head in zip(HEADS, heads, strict=True) if not np.isfinite(head).all()]
-            raise BackendError(f'the network gave NaN or infinite values ({", ".join(names)})')
+        check_heads(heads, (len(images), *self._cells(size)))
 
         # Decode each image's heads, and map the keypoints back to its pixels.
         results = [
@@ -291,6 +290,12 @@ class PoseNet:
         decoded = time.perf_counter()
         self.stage_times += StageTimes(prepared - started, inferred - prepared, decoded - inferred)
         return results
+
+    def _cells(self, size: Size) -> tuple[int, int]:
+        """Rows and columns of the heads for an input size."""
+        height, width = size
+        stride = self.config.output_stride
+        return (height - 1) // stride + 1, (width - 1) // stride + 1
 
     def _decode(self, heads: Heads, letterbox: Letterbox, config: DecoderConfig) -> PoseArrays:
         """The poses of one image, in its pixels."""
@@ -306,6 +311,7 @@ class PoseNet:
                 config.nms_radius,
                 refined,
             )
+        check_poses(poses, letterbox.input_height, letterbox.input_width)
         return poses._replace(
             keypoints=letterbox.to_image(poses.keypoints),
             keypoint_deviations=letterbox.scale * poses.keypoint_deviations,

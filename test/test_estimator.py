@@ -22,7 +22,7 @@ from posenet_ros import (
     PoseNet,
 )
 from posenet_ros.cache import posenet_home
-from posenet_ros.core.heads import HEADS
+from posenet_ros.core.heads import HEADS, Heads
 from posenet_ros.io.photos import read_image
 
 ANYBODY = DecoderConfig(score_threshold=0.0)  # in noise there is always somebody
@@ -142,22 +142,75 @@ def test_wrong_weights_are_refused():
     'heads', [['heatmap'], ['offset'], ['displacement_fwd'], ['displacement_bwd'], list(HEADS)]
 )
 def test_network_that_gives_nan_is_reported(tmp_path, heads):
-    graph = mobilenet_like()
+    graph = mobilenet_like(output_stride=16)
     for head in heads:
         graph.weights[f'net/{head}_2/BiasAdd/bias'][-1] = np.nan
     path = graph.write(tmp_path / 'model-stride16.json')
-    # The graph has stride 4, which ModelConfig does not allow: exported and run directly.
-    from posenet_ros.backends.onnxruntime import OnnxRuntimeBackend
-    from posenet_ros.model.onnx_export import export_onnx
-    from posenet_ros.model.tfjs_graph import load_graph
-
-    model = export_onnx(load_graph(path), 257, 257, 4).SerializeToString()
-    config = ModelConfig(input_resolution=257)
-    net = PoseNet(config, OnnxRuntimeBackend(model), 'test')
+    config = ModelConfig(input_resolution=33, model_url=str(path))
     with pytest.raises(BackendError, match=f'NaN or infinite values .{heads[0]}'):
-        net.estimate_single_pose(np.zeros((10, 10, 3), np.uint8))
-    with pytest.raises(BackendError, match='NaN or infinite'):
-        net.estimate_multiple_poses(np.zeros((10, 10, 3), np.uint8))
+        PoseNet.load(config, 'onnxruntime')
+
+
+class Given:
+    """A backend that gives the heads which it was given."""
+
+    max_batch = 1
+
+    def __init__(self, heads):
+        self.heads = heads
+
+    def input_buffer(self, count, height, width):
+        return np.zeros((count, 3, height, width), np.float32)
+
+    def run(self, images):
+        return self.heads
+
+
+def heads_of(*shapes, dtype=np.float32):
+    return Heads(*(np.full(shape, 0.6, dtype) for shape in shapes))
+
+
+@pytest.mark.parametrize(
+    ('heads', 'told'),
+    [
+        (heads_of((1, 3, 3, 17), (1, 3, 3, 34), (1, 3, 3, 32), (1, 3, 3, 30)), 'displacement_bwd'),
+        (heads_of((1, 3, 4, 17), (1, 3, 3, 34), (1, 3, 3, 32), (1, 3, 3, 32)), 'heatmap'),
+        (heads_of((2, 3, 3, 17), (2, 3, 3, 34), (2, 3, 3, 32), (2, 3, 3, 32)), 'heatmap'),
+        (heads_of((17,), (34,), (32,), (32,)), 'heatmap'),
+        (
+            heads_of(*((1, 3, 3, depth) for depth in HEADS.values()), dtype=np.float16),
+            'heatmap as float16',
+        ),
+    ],
+)
+def test_heads_of_another_shape_are_refused(heads, told):
+    net = PoseNet(ModelConfig(input_resolution=33), Given(heads), 'test')
+    with pytest.raises(BackendError, match=f'gave {told}.*should be float32'):
+        net.warm_up()
+
+
+@pytest.mark.parametrize('method', ['single-person', 'multi-person'])
+@pytest.mark.parametrize('decoder', ['reference', 'refined'])
+@pytest.mark.parametrize('value', [1e4, -1e9, 3e38, -3e38])
+@pytest.mark.parametrize('head', range(4))
+def test_absurd_heads_give_an_error_and_no_poses(fuzz, method, decoder, value, head):
+    """Whatever finite numbers the network gives."""
+    heads = heads_of(*((1, 3, 3, depth) for depth in HEADS.values()))
+    heads[0][...] = fuzz.dice.random()
+    heads[head][:, :, :, :] = value
+    net = PoseNet(ModelConfig(input_resolution=33), Given(heads), 'test')
+    image = np.zeros((48, 64, 3), np.uint8)
+    config = DecoderConfig(decoding_method=method, decoder=decoder, score_threshold=0.1)
+    try:
+        (poses,) = net.estimate([image], config)
+    except BackendError as error:
+        assert 'impossible poses' in str(error)
+    else:
+        for pose in poses:
+            assert np.abs(pose.keypoints).max() < 1000 and 0 <= pose.score <= 1.1
+            assert np.isfinite(pose.keypoint_deviations).all()
+        # Displacements lead to a cell of the grid, however long they are.
+        assert head >= 2 or not poses
 
 
 def test_closed_model_says_so(default_model_config):

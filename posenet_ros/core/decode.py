@@ -36,9 +36,14 @@ from posenet_ros.core.keypoints import (
     NUM_KEYPOINTS,
     POSE_TREE,
 )
+from posenet_ros.errors import BackendError
 
 OFFSET_REFINE_STEPS = 2
 INTERPOLATED_REFINE_STEPS = 3
+# A person who is partly outside the image reaches as far as it is large. What is this many times as
+# far is no person: the network is broken, or it is another network.
+FARTHEST = 10.0
+HIGHEST_SCORE = 1.1  # int8 rounds
 LEAST_OWN_KEYPOINTS = 2  # clear ones that a pose must not share, if it shares most
 
 _PARENTS = np.array([parent for parent, _ in POSE_TREE])
@@ -191,6 +196,27 @@ def as_poses(poses: PoseArrays) -> list[Pose]:
     ]
 
 
+def check_poses(poses: PoseArrays, input_height: int, input_width: int) -> None:
+    """Checks that poses can be people's: near the input, with scores from 0 to 1.
+
+    Args:
+        poses: in pixels of the network input.
+        input_height: in pixels.
+        input_width: in pixels.
+
+    Raises:
+        BackendError: they cannot; the network is broken, or no PoseNet.
+    """
+    limit = FARTHEST * max(input_height, input_width)
+    if not _are_possible(*poses, limit):
+        farthest = np.abs(poses.keypoints).max()
+        raise BackendError(
+            f'the network gave impossible poses: keypoints up to {farthest:.3g} pixels away, '
+            f'scores up to {poses.keypoint_scores.max():.3g}, for an input of {input_width} x '
+            f'{input_height} pixels'
+        )
+
+
 def single_pose_arrays(
     heatmap_scores: np.ndarray, offsets: np.ndarray, output_stride: int, refined: bool
 ) -> PoseArrays:
@@ -241,6 +267,19 @@ def _checked(*heads: np.ndarray) -> list[np.ndarray]:
                 f'{name} is {array.shape[:2]} where heatmap_scores is {height_and_width}'
             )
     return arrays
+
+
+@jit
+def _are_possible(keypoints, keypoint_scores, deviations, scores, limit):
+    possible = True
+    for i in range(len(scores)):
+        possible &= 0.0 <= scores[i] <= HIGHEST_SCORE  # false for NaN
+        for part in range(NUM_KEYPOINTS):
+            possible &= -limit <= keypoints[i, part, 0] <= limit
+            possible &= -limit <= keypoints[i, part, 1] <= limit
+            possible &= 0.0 <= keypoint_scores[i, part] <= HIGHEST_SCORE
+            possible &= 0.0 <= deviations[i, part] <= limit
+    return possible
 
 
 @jit

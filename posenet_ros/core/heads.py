@@ -8,6 +8,7 @@ import numpy as np
 
 from posenet_ros.core.jit import jit
 from posenet_ros.core.keypoints import NUM_EDGES, NUM_KEYPOINTS
+from posenet_ros.errors import BackendError
 
 INPUT_NAME = 'image'
 
@@ -31,6 +32,27 @@ class Heads(NamedTuple):
     def of_image(self, index: int) -> Heads:
         """The heads of one image of the batch: views, (h, w, channels)."""
         return Heads(*(head[index] for head in self))
+
+
+def check_heads(heads: Heads, cells: tuple[int, int, int]) -> None:
+    """Checks what a network gave.
+
+    Args:
+        heads: of a batch.
+        cells: images, rows and columns that they should have.
+
+    Raises:
+        BackendError: they have another shape or type, or NaN or infinite values.
+    """
+    for head, (name, channels) in zip(heads, HEADS.items(), strict=True):
+        if head.shape != (*cells, channels) or head.dtype != np.float32:
+            raise BackendError(
+                f'the network gave {name} as {head.dtype} of {head.shape}; it should be float32 of '
+                f'{(*cells, channels)}'
+            )
+    if not all_finite(*heads):  # NaN could decode to no people
+        names = [n for n, head in zip(HEADS, heads, strict=True) if not np.isfinite(head).all()]
+        raise BackendError(f'the network gave NaN or infinite values ({", ".join(names)})')
 
 
 @jit

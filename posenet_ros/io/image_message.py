@@ -17,11 +17,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from posenet_ros.errors import ImageError
+from posenet_ros.errors import ImageError, quoted
 from posenet_ros.io.jpeg import decode_jpeg
+from posenet_ros.io.picture_header import MAX_PIXELS, check_header, is_jpeg
 
 VALUES = r'(8|16|32|64)[USF]C\d+'  # encodings of OpenCV's, which name only a type
-JPEG_MAGIC = b'\xff\xd8'
 
 # Channels and bits of the packed encodings.
 _PACKED = {
@@ -120,7 +120,9 @@ def image_to_rgb(message: Image, bridge: CvBridge | None = None) -> np.ndarray:
 
 
 def compressed_to_rgb(
-    message: CompressedImage, damaged: Callable[[str], None] = lambda what: None
+    message: CompressedImage,
+    damaged: Callable[[str], None] = lambda what: None,
+    max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
     """The pixels of a JPEG or PNG CompressedImage, as uint8 RGB (H, W, 3).
 
@@ -131,15 +133,18 @@ def compressed_to_rgb(
     Args:
         message: sensor_msgs/CompressedImage.
         damaged: called with what is wrong with an image that can be decoded all the same.
+        max_pixels: that it may have; see check_header.
 
     Raises:
-        ImageError: the data is not an image that can be decoded, or not of colours or grey.
+        ImageError: the data is no JPEG or PNG that can be decoded, claims too many pixels, or holds
+            something else than colours or grey.
     """
     import cv2
 
     encoding = _camera_encoding(message.format)
+    check_header(memoryview(message.data), max_pixels)
     data = np.frombuffer(message.data, np.uint8)
-    if not encoding and data[:2].tobytes() == JPEG_MAGIC:
+    if not encoding and is_jpeg(data.data):
         picture, damage = decode_jpeg(data)
         if picture is None:
             reason = damage or 'its data are cut or damaged'
@@ -154,9 +159,7 @@ def compressed_to_rgb(
     except cv2.error:  # the header claims an impossible size
         image = None
     if image is None:
-        raise ImageError(
-            f'{data.size} bytes of format {message.format!r} cannot be decoded as JPEG or PNG'
-        )
+        raise ImageError(f'{data.size} bytes of format {quoted(message.format)} cannot be decoded')
     if encoding and image.ndim == 2:
         return _samples_to_rgb(image, encoding)
     if image.shape[2] != 3 or image.dtype != np.uint8:  # with transparency, or of 16 bits
@@ -176,7 +179,7 @@ def no_picture(message: Any) -> str:
         return ''
     encoding = message.encoding
     values = re.fullmatch(VALUES, encoding) and encoding not in ENCODINGS
-    return f'{encoding} holds depth or other values, not a picture' if values else ''
+    return f'{quoted(encoding)} holds depth or other values, not a picture' if values else ''
 
 
 def _camera_encoding(text: str) -> str:
@@ -187,12 +190,12 @@ def _camera_encoding(text: str) -> str:
     """
     camera, semicolon, how = (part.strip() for part in text.partition(';'))
     if 'compresseddepth' in text.lower():
-        raise ImageError(f'format {text!r} holds depth, not a picture')
+        raise ImageError(f'format {quoted(text)} holds depth, not a picture')
     words = how.split()
     if not semicolon or (words and words[-1] in ENCODINGS):
         return ''  # a picture, converted when it was compressed
     if re.fullmatch(VALUES, camera) and camera not in ENCODINGS:
-        raise ImageError(f'unknown encoding {camera!r}, in the format {text!r}')
+        raise ImageError(f'unknown encoding {quoted(camera)}, in the format {quoted(text)}')
     own = camera.startswith('bayer_') or camera in _YUV422 or camera == 'mono16'
     return camera if own and camera in ENCODINGS else ''
 
@@ -242,7 +245,7 @@ def copy_rgb(image: np.ndarray, out: np.ndarray) -> None:
 def _check(message: Image) -> None:
     encoding, height, width = message.encoding, message.height, message.width
     if encoding not in ENCODINGS:
-        raise ImageError(f'unknown encoding {encoding!r}; known are {", ".join(ENCODINGS)}')
+        raise ImageError(f'unknown encoding {quoted(encoding)}; known are {", ".join(ENCODINGS)}')
     if height == 0 or width == 0:
         raise ImageError(f'the image has no pixels: it is {width} x {height}')
     if encoding in _YUV422 and width % 2:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 from posenet_ros.environment import dependencies_for
 from posenet_ros.errors import CheckpointError, DependencyError, reason
@@ -86,7 +87,8 @@ def _main(url: str, path: str, most_bytes: int, seconds: float) -> tuple[str, st
     try:
         return _download(url, Path(path), most_bytes)
     except requests.HTTPError as error:
-        return 'unreachable', f'{error.response.status_code} {error.response.reason}'
+        refusal: Any = error.response  # requests' types have it optional
+        return 'unreachable', f'{refusal.status_code} {refusal.reason}'
     except requests.RequestException as error:
         return 'unreachable', _innermost_reason(error)
     except Exception as error:  # an address that only urllib3 refuses, a full disk

@@ -21,6 +21,7 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from posenet_ros.core.decode import Pose
+from posenet_ros.errors import printable
 from posenet_ros.io.draw import draw_poses
 from posenet_ros.io.image_message import (
     FOR_CV_BRIDGE,
@@ -29,17 +30,20 @@ from posenet_ros.io.image_message import (
     copy_rgb,
     image_to_rgb,
 )
+from posenet_ros.io.picture_header import MAX_PIXELS
 from posenet_ros.msg import PoseArray
-from posenet_ros.ros.markers import PixelPlane, calibrated, no_markers, pose_markers
+from posenet_ros.ros.markers import PixelPlane, calibrated, has_values, no_markers, pose_markers
 from posenet_ros.ros.messages import image_message, jpeg_message, pixels_of, pose_array
 from posenet_ros.ros.serialized_image import read_serialized
-from posenet_ros.ros.statistics import CameraStatistics
+from posenet_ros.ros.statistics import CameraStatistics, Gaps
 from posenet_ros.ros.topics import COMPRESSED_TYPE, CameraTopics
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 except ImportError:  # ROS 2 Humble
     from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+
+HAS_MESSAGE_INFO = hasattr(Subscription, 'CallbackType')  # not in Humble
 
 Received: TypeAlias = 'bytes | CompressedImage'  # a serialised Image, or a CompressedImage
 
@@ -63,16 +67,26 @@ class Camera:
         name: prefix of the published topics; empty for none.
         topics: to subscribe to.
         lazy: subscribe only while somebody subscribes to a published topic.
+        max_pixels: of a compressed image.
     """
 
-    def __init__(self, node: LifecycleNode, name: str, topics: CameraTopics, lazy: bool) -> None:
+    def __init__(
+        self,
+        node: LifecycleNode,
+        name: str,
+        topics: CameraTopics,
+        lazy: bool,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
         self.name = name
         self.topics = topics
         self.statistics = CameraStatistics()
         self._node = node
         self._lazy = lazy
+        self._max_pixels = max_pixels
         if topics.image_type == COMPRESSED_TYPE:
-            importlib.import_module('cv2')  # 0.2 s: now, not while the first image waits
+            for module in ('cv2', 'PIL.Image'):  # 0.2 s: now, not while the first image waits
+                importlib.import_module(module)
         self._prefix = f'{name}/' if name else ''
         self._on_image: Callable[[Camera, Received], None] | None = None
         self._subscriptions: list[Subscription[Any]] = []
@@ -140,15 +154,24 @@ class Camera:
         ]
 
     def _open(self, on_image: Callable[[Camera, Received], None]) -> None:
+        gaps = Gaps()
+
         def receive(message: Received) -> None:
             self.statistics.image_received()
             on_image(self, message)
 
+        def receive_numbered(message: Received, info: Any) -> None:
+            number, publisher = info['publication_sequence_number'], info.get('publisher_gid', {})
+            if number is not None:
+                self.statistics.images_lost(gaps.before(publisher.get('data', b''), number))
+            receive(message)
+
         self.statistics.listening()
+        receives: Callable[..., None] = receive_numbered if HAS_MESSAGE_INFO else receive
         if self.topics.image_type == COMPRESSED_TYPE:
-            self._image_topic = self._subscribe(CompressedImage, self.topics.image, receive)
+            self._image_topic = self._subscribe(CompressedImage, self.topics.image, receives)
         else:  # raw: an image that is replaced by a newer one is never deserialised
-            self._image_topic = self._subscribe(Image, self.topics.image, receive, raw=True)
+            self._image_topic = self._subscribe(Image, self.topics.image, receives, raw=True)
         self._camera_info_topic = self._subscribe(
             CameraInfo, self.topics.camera_info, self._on_camera_info
         )
@@ -160,13 +183,14 @@ class Camera:
             ImageError: it is broken.
         """
         if isinstance(received, CompressedImage):
-            return received.header, compressed_to_rgb(received, self._damaged)
+            return received.header, compressed_to_rgb(received, self._damaged, self._max_pixels)
         message = read_serialized(received)
         bridge = cv_bridge() if message.encoding in FOR_CV_BRIDGE else None
         return message.header, image_to_rgb(message, bridge)
 
     def _damaged(self, what: str) -> None:
-        self.statistics.image_damaged()
+        what = printable(what)
+        self.statistics.image_damaged(what)
         self._node.get_logger().warning(
             f'{self._image_topic}: an image is damaged, and used all the same: {what}',
             throttle_duration_sec=WARN_PERIOD_SECONDS,
@@ -272,7 +296,7 @@ class Camera:
         return publisher
 
     def _subscribe(
-        self, kind: type, topic: str, callback: Callable[[Any], None], raw: bool = False
+        self, kind: type, topic: str, callback: Callable[..., None], raw: bool = False
     ) -> str:
         """Returns the topic as rclpy has resolved it."""
         qos = _copy(IMAGE_QOS)
@@ -294,6 +318,12 @@ class Camera:
 
     def _on_camera_info(self, info: CameraInfo) -> None:
         self._camera_info = info
+        if has_values(info) and not calibrated(info):
+            self._node.get_logger().warning(
+                f'{self._camera_info_topic}: K and P are no calibration (not finite, or no focal '
+                'length); the markers are drawn as without one',
+                throttle_duration_sec=WARN_PERIOD_SECONDS,
+            )
 
     def _warn_of_qos(self, topic: str, ours: QoSProfile) -> None:
         """Logs what the publishers offer, and what we request."""

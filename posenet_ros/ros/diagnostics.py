@@ -15,6 +15,7 @@ from rclpy.lifecycle import LifecycleNode
 from posenet_ros.estimator import PoseNet
 from posenet_ros.ros.camera import Camera, no_events
 from posenet_ros.ros.messages import describe_input
+from posenet_ros.ros.pipeline import Hang
 from posenet_ros.ros.statistics import Window
 from posenet_ros.ros.topics import why_no_image
 
@@ -32,6 +33,7 @@ class NodeState:
     loading_since: float | None  # time.monotonic()
     transition_error: str  # of the last transition; empty if it succeeded
     inference_error: str  # of the last batch; empty if it succeeded
+    hang: Hang | None
 
 
 class Diagnostics:
@@ -47,6 +49,7 @@ class Diagnostics:
         self._state = state
         self._no_image: dict[str, str] = {}  # camera -> the reason that was logged last
         self._warned: set[str] = set()  # problems that were logged
+        self._hanging = False
         self._publisher = node.create_publisher(
             DiagnosticArray, '/diagnostics', 10, event_callbacks=no_events()
         )
@@ -62,9 +65,19 @@ class Diagnostics:
             self._node.get_logger().warning(text)
 
     def _publish(self) -> None:
-        message = DiagnosticArray(status=self._statuses(self._state()))
+        state = self._state()
+        self._log_hang(state.hang)
+        message = DiagnosticArray(status=self._statuses(state))
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(message)
+
+    def _log_hang(self, hang: Hang | None) -> None:
+        """Logs when the model begins to hang, and when it runs again."""
+        if hang is not None and not self._hanging:
+            self._node.get_logger().error(str(hang))
+        elif hang is None and self._hanging:
+            self._node.get_logger().info('the model does not hang any more')
+        self._hanging = hang is not None
 
     def _statuses(self, state: NodeState) -> list[DiagnosticStatus]:
         net = state.net
@@ -73,6 +86,8 @@ class Diagnostics:
             level, message = DiagnosticStatus.WARN, f'loading the model ({seconds:.0f} s)'
         elif state.transition_error:
             level, message = DiagnosticStatus.ERROR, state.transition_error
+        elif state.hang is not None and state.hang.abandoned:
+            level, message = DiagnosticStatus.ERROR, str(state.hang)
         elif net is None or not state.cameras:
             level, message = DiagnosticStatus.OK, 'no model is loaded'
         else:
@@ -105,7 +120,7 @@ class Diagnostics:
                 f'stride {net.config.output_stride}',
                 'input': describe_input(net.config),
             },
-            state.inference_error,
+            str(state.hang or '') or inference_problem(state.inference_error),
             self._why_no_image(camera, window, state) if reads else '',
             'idle: nobody subscribes' if state.running else 'paused',
         )
@@ -166,6 +181,11 @@ def clock_problem(offset: float) -> str:
     )
 
 
+def inference_problem(error: str) -> str:
+    """Describes why the last batch failed; empty if it succeeded."""
+    return f'inference fails: {error}' if error else ''
+
+
 def camera_status(
     name: str,
     hardware_id: str,
@@ -173,7 +193,7 @@ def camera_status(
     active: bool,
     thresholds: Mapping[str, Any],
     model: Mapping[str, str],
-    inference_error: str = '',
+    model_problem: str = '',
     no_image_reason: str = '',
     resting: str = 'paused',
 ) -> DiagnosticStatus:
@@ -186,15 +206,15 @@ def camera_status(
         active: whether images are expected.
         thresholds: the parameters of the group diagnostics.
         model: values that describe the model.
-        inference_error: of the last batch; empty if it succeeded.
+        model_problem: why the last batch has no poses; empty if it has.
         no_image_reason: why no image comes, if that is known.
         resting: why no images are expected, if they are not.
     """
     problems: list[tuple[bytes, str]] = []
     latencies = window.samples.get('latency', [])
     p95 = float(np.percentile(latencies, 95)) if latencies else 0.0
-    if active and inference_error:
-        problems.append((DiagnosticStatus.ERROR, f'inference fails: {inference_error}'))
+    if active and model_problem:
+        problems.append((DiagnosticStatus.ERROR, model_problem))
     if active:
         age = window.last_image_age
         reason = f': {no_image_reason}' if no_image_reason else ''
@@ -208,13 +228,10 @@ def camera_status(
             problems.append((DiagnosticStatus.ERROR, f'latency {p95:.3f} s'))
         elif p95 > thresholds['latency_warn']:
             problems.append((DiagnosticStatus.WARN, f'latency {p95:.3f} s'))
-        if window.received and window.dropped_now / window.received > thresholds['drop_ratio_warn']:
-            problems.append(
-                (
-                    DiagnosticStatus.WARN,
-                    f'{window.dropped_now} of {window.received} images dropped',
-                )
-            )
+        ended = window.processed + window.dropped_now
+        if ended and window.dropped_now / ended > thresholds['drop_ratio_warn']:
+            text = f'{window.dropped_now} of {ended} images dropped'
+            problems.append((DiagnosticStatus.WARN, text))
     level = max((level for level, _ in problems), default=DiagnosticStatus.OK)
     normal = 'running' if window.last_image_age is not None else 'waiting for the first image'
     message = '; '.join(text for _, text in problems) or (normal if active else resting)
@@ -222,10 +239,17 @@ def camera_status(
         'rate in (Hz)': f'{window.received / window.seconds:.1f}',
         'rate out (Hz)': f'{window.processed / window.seconds:.1f}',
         'people': str(window.people if window.processed else 0),
+        # Since the start: received = processed + dropped + waiting.
+        'received': str(window.total_received),
+        'processed': str(window.total_processed),
         'dropped': str(sum(window.dropped.values())),
+        'waiting': str(window.frames_waiting),
         'damaged': str(window.damaged),
+        'lost before the node': 'not counted' if window.lost is None else str(window.lost),
     }
     values.update((f'dropped: {reason}', str(n)) for reason, n in sorted(window.dropped.items()))
+    if window.last_problem:
+        values['last problem'] = window.last_problem
     for stage, seconds in window.samples.items():
         p50, p95, worst = np.percentile(seconds, [50, 95, 100]) * 1000
         values[f'{stage} p50/p95/max (ms)'] = f'{p50:.1f} / {p95:.1f} / {worst:.1f}'

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from posenet_ros.errors import printable
+
 
 class _ToRos(logging.Handler):
     def __init__(self, logger: Any) -> None:
@@ -12,7 +14,7 @@ class _ToRos(logging.Handler):
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
+        message = printable(record.getMessage())
         # rclpy allows one severity per line of code.
         if record.levelno >= logging.ERROR:
             self._logger.error(message)

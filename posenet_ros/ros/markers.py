@@ -20,6 +20,9 @@ from posenet_ros.core.decode import Pose
 from posenet_ros.core.keypoints import SKELETON
 from posenet_ros.io.draw import person_colour
 
+# In pixels, of K and P: beyond them no camera is, and positions would overflow.
+LEAST_FOCAL_LENGTH = 0.01
+LARGEST_VALUE = 1e9
 JOINT_METRES = 0.05
 BONE_METRES = 0.025
 LABEL_METRES = 0.12
@@ -45,7 +48,7 @@ class PixelPlane:
         """The plane of a calibrated camera; `width` and `height` are the image's, in pixels."""
         focal_x, focal_y, centre_x, centre_y = info.p[0], info.p[5], info.p[2], info.p[6]
         offset_x = offset_y = 0.0
-        if focal_x > 0 and focal_y > 0:
+        if focal_x > LEAST_FOCAL_LENGTH and focal_y > LEAST_FOCAL_LENGTH:
             offset_x, offset_y = -info.p[3] / focal_x, -info.p[7] / focal_y
         else:
             focal_x, focal_y, centre_x, centre_y = info.k[0], info.k[4], info.k[2], info.k[5]
@@ -83,9 +86,22 @@ class PixelPlane:
         return [Point(x=x, y=y, z=self.distance) for x, y in places.tolist()]
 
 
+def has_values(info: CameraInfo) -> bool:
+    """Whether a camera_info holds a calibration at all; uncalibrated cameras publish zeros."""
+    return bool(np.any(info.p) or np.any(info.k))
+
+
 def calibrated(info: CameraInfo | None) -> bool:
-    """Whether a camera_info has a calibration; uncalibrated cameras publish zeros."""
-    return info is not None and (info.p[0] > 0 < info.p[5] or info.k[0] > 0 < info.k[4])
+    """Whether a camera_info has a calibration that places pixels in space."""
+    if info is None:
+        return False
+    values = np.abs([*info.p, *info.k])
+    if not (values < LARGEST_VALUE).all():  # false for NaN
+        return False
+    least = LEAST_FOCAL_LENGTH
+    return bool(
+        (info.p[0] > least and info.p[5] > least) or (info.k[0] > least and info.k[4] > least)
+    )
 
 
 def pose_markers(

@@ -20,7 +20,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool
 
-from posenet_ros.errors import ConfigError, PoseNetError
+from posenet_ros.errors import ConfigError, PoseNetError, in_words, quoted
 from posenet_ros.estimator import PoseNet
 from posenet_ros.msg import ModelInfo
 from posenet_ros.ros.camera import Camera, no_events
@@ -137,7 +137,7 @@ class PoseNetNode(LifecycleNode):
             step()
         except Exception as error:  # rclpy would not log it
             expected = isinstance(error, PoseNetError)
-            self._transition_error = str(error) if expected else f'{type(error).__name__}: {error}'
+            self._transition_error = str(error) if expected else in_words(error)
             if self._stop_requested():
                 self.get_logger().info(self._transition_error)
             else:
@@ -209,8 +209,8 @@ class PoseNetNode(LifecycleNode):
         valid = all(name == '' or CAMERA_NAME.fullmatch(name) for name in names)
         if not valid or not names or len(set(names)) != len(names):
             raise ConfigError(
-                f'Invalid cameras {names}. Should be one name or more, all different, of letters, '
-                'digits and _ that begin with a letter'
+                f'Invalid cameras {quoted(names)}. Should be one name or more, all different, of '
+                'letters, digits and _ that begin with a letter'
             )
         return {
             name: camera_topics(
@@ -226,8 +226,9 @@ class PoseNetNode(LifecycleNode):
 
     def _create_topics(self, topics: dict[str, CameraTopics], net: PoseNet) -> None:
         lazy = self._node_parameters.values['lazy']
+        max_pixels = self._node_parameters.values['max_image_pixels']
         for name in topics:
-            self._pipeline.cameras[name] = Camera(self, name, topics[name], lazy)
+            self._pipeline.cameras[name] = Camera(self, name, topics[name], lazy, max_pixels)
         if lazy:
             self._demand_timer = self.create_timer(
                 DEMAND_PERIOD_SECONDS,
@@ -326,4 +327,5 @@ class PoseNetNode(LifecycleNode):
             self._loading_since,
             self._transition_error,
             self._pipeline.inference_error,
+            self._pipeline.hang(),
         )

@@ -20,6 +20,7 @@ from posenet_ros.config import (
 )
 from posenet_ros.core.keypoints import MIN_KEYPOINT_SCORE, MIN_POSE_SCORE
 from posenet_ros.errors import ConfigError
+from posenet_ros.io.picture_header import MAX_PIXELS
 
 Group = Literal['model', 'decoder', 'input', 'output', 'diagnostics']
 
@@ -143,6 +144,14 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         'raw subscribes to image_topic; compressed to image_topic/compressed (JPEG or PNG).',
         'input',
         choices=('raw', 'compressed'),
+    ),
+    ParameterSpec(
+        'max_image_pixels',
+        MAX_PIXELS,
+        'A compressed image whose header claims more pixels is dropped before it is decoded: a few '
+        'kilobytes could take gigabytes.',
+        'input',
+        range=(1, 1 << 30),
     ),
     ParameterSpec(
         'cameras',

@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from rclpy.node import Node
 from std_msgs.msg import Header
 
 from posenet_ros.core.decode import Pose
-from posenet_ros.errors import BackendError, ImageError, PoseNetError
+from posenet_ros.errors import BackendError, ImageError, PoseNetError, in_words
 from posenet_ros.estimator import PoseNet
 from posenet_ros.ros.camera import WARN_PERIOD_SECONDS, Camera, Received
 from posenet_ros.ros.mailbox import Mailbox
 from posenet_ros.ros.node_parameters import NodeParameters
 from posenet_ros.ros.worker import ModelWorker, Worker
 
-MAX_WARNINGS = 5  # different ones per period
+# Warnings that differ in more than numbers and quotations, per period.
+MAX_WARNINGS = 5
+VARYING = re.compile(r"'[^']*'|[0-9.]+")
+# A run hangs if it takes this long, and this many times as long as usual.
+HANGING_SECONDS = 2.0
+HANGING_TIMES = 20.0
 STOP_SECONDS = 5.0
 # A stamp further from now comes from another clock, since images do not queue.
 MAX_LATENCY_SECONDS = 10.0  # plus three times the inference time
 MAX_AHEAD_SECONDS = 0.1
 MAX_AHEAD_SIMULATED_SECONDS = 1.0  # /clock may come only a few times a second
+
+
+@dataclass(frozen=True)
+class Hang:
+    """A run of the model that takes far longer than usual."""
+
+    seconds: float  # so far
+    usual: float  # seconds of a run
+    abandoned: bool  # the node has been cleaned up meanwhile, and cannot load another model
+
+    def __str__(self) -> str:
+        text = (
+            f'the model hangs: a run has taken {self.seconds:.0f} s, usual are {self.usual:.3f} s'
+        )
+        if self.abandoned:
+            text += '. No other model can be loaded until it ends: restart the process'
+        return text
 
 
 @dataclass(frozen=True)
@@ -51,6 +74,8 @@ class Pipeline:
         self.cameras: dict[str, Camera] = {}
         self.net: PoseNet | None = None  # run only by the model's thread
         self.inference_error = ''  # of the last batch
+        self._run_started: float | None = None  # of the run that goes on; time.monotonic()
+        self._usual_seconds = 0.0  # of a run
         self._node = node
         self._parameters = parameters
         self._resting = 'deactivated'  # why no poses are published; empty while they are
@@ -72,7 +97,8 @@ class Pipeline:
         """
         if not self.stopped_cleanly:
             raise BackendError(
-                'the model that was loaded before still hangs; configure again when it has ended'
+                'the model that was loaded before still hangs; configure again when it has ended, '
+                'or restart the process'
             )
         self._hanging_worker = None
         self._frames, self._overlays = Mailbox(), Mailbox()
@@ -120,7 +146,18 @@ class Pipeline:
 
     def put(self, camera: Camera, message: Received) -> None:
         if self._frames.put(camera.name, message):
-            camera.statistics.image_dropped('newer image came')
+            hangs = self.hang() is not None
+            camera.statistics.image_dropped('the model hangs' if hangs else 'newer image came')
+
+    def hang(self) -> Hang | None:
+        """Whether the model hangs."""
+        started, usual = self._run_started, self._usual_seconds
+        if started is None:
+            return None
+        seconds = time.monotonic() - started
+        if seconds < max(HANGING_SECONDS, HANGING_TIMES * usual):
+            return None
+        return Hang(seconds, usual, self._model_worker is None)
 
     # Poses out: the model's thread.
 
@@ -141,6 +178,7 @@ class Pipeline:
             return
         converted = time.perf_counter()
         try:
+            self._run_started = time.monotonic()
             results = net.estimate(images, self._parameters.decoder)
         except BackendError as error:
             # The next image is processed as usual: the GPU may have free memory by then.
@@ -148,19 +186,23 @@ class Pipeline:
             for camera in cameras:
                 self._drop(camera, 'inference failed', error)
             return
-        except Exception:  # logged by the worker
+        except BaseException as error:  # SystemExit too; logged by the worker
+            self.inference_error = in_words(error)
             for camera in cameras:
-                camera.statistics.image_dropped('unexpected error')
+                camera.statistics.image_dropped('unexpected error', self.inference_error)
             raise
+        finally:
+            self._run_started = None
         self.inference_error = ''
+        self._usual_seconds = sum(asdict(net.stage_times).values())
         for camera, header, image, poses in zip(cameras, headers, images, results, strict=True):
             if self._resting:
                 camera.statistics.image_dropped(self._resting)
                 continue
             try:
                 self._publish(camera, header, image, poses, converted - started, net)
-            except Exception as error:  # must not cost the other cameras their poses
-                camera.statistics.image_dropped('unexpected error')
+            except BaseException as error:  # must not cost the other cameras their poses
+                camera.statistics.image_dropped('unexpected error', in_words(error))
                 self._log_unexpected(error)
 
     def _publish(
@@ -192,9 +234,9 @@ class Pipeline:
         }
         latency = self._latency(camera, header, times.inference)
         people = sum(pose.score >= values['min_pose_score'] for pose in published)
-        camera.statistics.image_processed(people, {**latency, **stages})
         if camera.overlays_wanted():
             self._overlays.put(camera.name, Overlay(header, image, poses))
+        camera.statistics.image_processed(people, {**latency, **stages})
 
     def _latency(self, camera: Camera, header: Header, inference: float) -> dict[str, float]:
         """Seconds since the stamp; empty if the stamp comes from another clock."""
@@ -213,10 +255,10 @@ class Pipeline:
 
     def _drop(self, camera: Camera, reason: str, error: PoseNetError) -> None:
         """Counts a lost frame and logs why, at a limited rate."""
-        count = camera.statistics.image_dropped(reason)
+        count = camera.statistics.image_dropped(reason, str(error))
         now = time.monotonic()
         recent = {key: at for key, at in self._warned.items() if now - at < WARN_PERIOD_SECONDS}
-        key = (camera.name, str(error))
+        key = (camera.name, VARYING.sub('', str(error)))
         if key not in recent and len(recent) < MAX_WARNINGS:
             recent[key] = now
             name = f'{camera.name}: ' if camera.name else ''
@@ -225,9 +267,9 @@ class Pipeline:
             )
         self._warned = recent
 
-    def _log_unexpected(self, error: Exception) -> None:
+    def _log_unexpected(self, error: BaseException) -> None:
         self._node.get_logger().error(
-            f'unexpected {type(error).__name__}: {error}', throttle_duration_sec=WARN_PERIOD_SECONDS
+            f'unexpected {in_words(error)}', throttle_duration_sec=WARN_PERIOD_SECONDS
         )
 
     # Markers and annotated images: the overlay's thread.

@@ -18,7 +18,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from rclpy.utilities import remove_ros_args
 
-from posenet_ros.errors import PoseNetError
+from posenet_ros.errors import PoseNetError, printable
 from posenet_ros.ros.executor import BackgroundExecutor
 from posenet_ros.ros.unused_arguments import in_one_sentence, sections_for_others
 
@@ -88,8 +88,8 @@ def run_node(
         return 1
     try:
         node = make_node(stop)
-    except PoseNetError as error:
-        rclpy.logging.get_logger('posenet_ros').fatal(str(error))
+    except (PoseNetError, RuntimeError) as error:  # RuntimeError: of rcl, if it has no keys, say
+        rclpy.logging.get_logger('posenet_ros').fatal(printable(in_one_sentence(error)))
         rclpy.try_shutdown()
         return 1
     if left_over:

@@ -1,4 +1,7 @@
-"""What each camera did: images, drops and why, latency and the time of each stage."""
+"""What each camera did: images, drops and why, latency and the time of each stage.
+
+Every image that came is counted once more, as processed or dropped, or it waits.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+MAX_PUBLISHERS = 16  # of one topic, that are remembered
 
 
 @dataclass
@@ -19,11 +24,20 @@ class Window:
     people: int = 0
     dropped: Counter[str] = field(default_factory=Counter)  # reason -> frames, since the start
     dropped_now: int = 0  # frames, in this window
+    total_received: int = 0  # since the start, as the following
+    total_processed: int = 0
+    lost: int | None = None  # before they reached the node; None: the middleware does not tell
+    last_problem: str = ''  # why the last frame was dropped or damaged, in words
     damaged: int = 0  # images that were used all the same, since the start
     samples: dict[str, list[float]] = field(default_factory=dict)  # latency and stages, in s
     last_image_age: float | None = None
     waiting: float = 0.0  # seconds since the last image, or since the subscription
     clock_offset: float | None = None  # now minus stamp in s, if from another clock
+
+    @property
+    def frames_waiting(self) -> int:
+        """Frames that have come, and are neither processed nor dropped yet."""
+        return self.total_received - self.total_processed - sum(self.dropped.values())
 
 
 class CameraStatistics:
@@ -36,8 +50,10 @@ class CameraStatistics:
         self._listening_since = self._started
         self._clock_offset: float | None = None
         self._received = self._processed = self._people = self._dropped_now = 0
+        self._total_received = self._total_processed = self._damaged = 0
+        self._lost: int | None = None
+        self._last_problem = ''
         self._dropped: Counter[str] = Counter()
-        self._damaged = 0
         self._samples: dict[str, list[float]] = defaultdict(list)
 
     def listening(self) -> None:
@@ -54,24 +70,38 @@ class CameraStatistics:
     def image_received(self) -> None:
         with self._lock:
             self._received += 1
+            self._total_received += 1
             self._last_image = time.monotonic()
 
-    def image_dropped(self, reason: str) -> int:
-        """Counts a frame that was not processed. Returns how many there were for this reason."""
+    def images_lost(self, count: int) -> None:
+        """Counts images that were published and did not reach the node."""
+        with self._lock:
+            self._lost = (self._lost or 0) + count
+
+    def image_dropped(self, reason: str, problem: str = '') -> int:
+        """Counts a frame that was not processed. Returns how many there were for this reason.
+
+        Args:
+            reason: one of a few.
+            problem: what exactly was wrong, if anything was.
+        """
         with self._lock:
             self._dropped[reason] += 1
             self._dropped_now += 1
+            self._last_problem = problem or self._last_problem
             return self._dropped[reason]
 
-    def image_damaged(self) -> None:
+    def image_damaged(self, problem: str) -> None:
         """Counts an image that is damaged, and is used all the same."""
         with self._lock:
             self._damaged += 1
+            self._last_problem = problem
 
     def image_processed(self, people: int, seconds: Mapping[str, float]) -> None:
         """Counts a published frame, with the seconds of its latency and stages."""
         with self._lock:
             self._processed += 1
+            self._total_processed += 1
             self._people = people
             for name, value in seconds.items():
                 self._samples[name].append(value)
@@ -87,6 +117,10 @@ class CameraStatistics:
                 people=self._people,
                 dropped=Counter(self._dropped),
                 dropped_now=self._dropped_now,
+                total_received=self._total_received,
+                total_processed=self._total_processed,
+                lost=self._lost,
+                last_problem=self._last_problem,
                 damaged=self._damaged,
                 samples=dict(self._samples),
                 last_image_age=None if self._last_image is None else now - self._last_image,
@@ -97,3 +131,23 @@ class CameraStatistics:
             self._received = self._processed = self._dropped_now = 0
             self._samples = defaultdict(list)
             return window
+
+
+class Gaps:
+    """Counts the messages that are missing between those which came, by their numbers."""
+
+    def __init__(self) -> None:
+        self._last: dict[bytes, int] = {}  # publisher -> number of its last message
+
+    def before(self, publisher: bytes, number: int) -> int:
+        """How many messages of a publisher are missing before this one.
+
+        Args:
+            publisher: its identifier.
+            number: of the message, counted by the publisher.
+        """
+        if len(self._last) > MAX_PUBLISHERS:
+            self._last.clear()
+        last = self._last.get(publisher)
+        self._last[publisher] = number
+        return 0 if last is None else max(number - last - 1, 0)

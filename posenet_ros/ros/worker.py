@@ -28,7 +28,7 @@ class Worker(Generic[Item]):
         name: str,
         mailbox: Mailbox[Item],
         process: Callable[[dict[str, Item]], None],
-        report: Callable[[Exception], None],
+        report: Callable[[BaseException], None],
     ) -> None:
         self._mailbox = mailbox
         self._process = process
@@ -54,7 +54,7 @@ class Worker(Generic[Item]):
         while (waiting := self._mailbox.take(self._most)) is not None:
             try:
                 self._handle(waiting)
-            except Exception as error:  # one bad frame must not end the thread
+            except BaseException as error:  # one bad frame must not end the thread, nor SystemExit
                 self._report(error)
 
 
@@ -66,7 +66,7 @@ class ModelWorker(Worker[Item]):
         load: Callable[[], PoseNet],
         mailbox: Mailbox[Item],
         process: Callable[[PoseNet, dict[str, Item]], None],
-        report: Callable[[Exception], None],
+        report: Callable[[BaseException], None],
     ) -> None:
         super().__init__('posenet_model', mailbox, lambda waiting: None, report)
         self._load = load

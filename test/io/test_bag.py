@@ -361,7 +361,7 @@ def test_depth_beside_pictures_is_left_out_and_no_problem(tmp_path):
         database.execute('INSERT INTO messages VALUES(99, 4, 5, ?)', [depth])
     noted = []
     assert add(path, tmp_path, note=noted.append) == ([1, 2], [])
-    assert noted == ['/depth is left out: 16UC1 holds depth or other values, not a picture']
+    assert noted == ["/depth is left out: '16UC1' holds depth or other values, not a picture"]
     assert len(list(sampled_images(path, 9))) == 2
 
 

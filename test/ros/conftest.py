@@ -20,7 +20,7 @@ pytest.importorskip('posenet_ros.msg', reason='the messages are not built: make 
 os.environ.update(this_machine_alone(os.environ))
 os.environ['ROS_DOMAIN_ID'] = str(random.randint(1, 100))
 
-from ros_processes import Peer, Process, yaml  # noqa: E402
+from ros_processes import Camera, Peer, Process, yaml  # noqa: E402
 
 NodePoses = Callable[[np.ndarray], list[Pose]]
 
@@ -75,3 +75,8 @@ def start_node(start, default_model_config, net) -> Callable[..., Process]:
         return process
 
     return launch
+
+
+@pytest.fixture
+def camera(peer):
+    return Camera(peer)

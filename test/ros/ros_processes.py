@@ -14,11 +14,21 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
 from goldens import ROOT
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import Parameter, ParameterValue
+from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
+
+from posenet_ros.core.keypoints import MIN_POSE_SCORE
+
+NODE = '/posenet_node'
 
 
 class Process:
@@ -136,3 +146,72 @@ def as_image(pixels: np.ndarray, encoding: str = 'rgb8', frame_id: str = 'camera
 
 def yaml(value) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+class Camera:
+    """The tests' camera: publishes images, and waits until the node listens."""
+
+    def __init__(self, peer, topic='image_raw', kind=Image, reliability='best_effort', depth=5):
+        self.peer, self.sent = peer, 0
+        qos = QoSProfile(depth=depth, reliability=ReliabilityPolicy[reliability.upper()])
+        self.publisher = peer.create_publisher(kind, topic, qos)
+
+    def wait_for_node(self, timeout=30):
+        assert self.peer.spin_until(lambda: self.publisher.get_subscription_count() > 0, timeout)
+
+    def send(self, message):
+        self.sent += 1
+        message.header.stamp = self.peer.get_clock().now().to_msg()
+        self.publisher.publish(message)
+        return message.header
+
+    def send_until(self, message, condition, timeout=30, period=0.03):
+        """Keeps sending until a condition holds."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, 'it never came true'
+            self.send(message)
+            self.peer.spin_for(period)
+
+
+def clear_people(message):
+    return [person for person in message.poses if person.score >= MIN_POSE_SCORE]
+
+
+def parameter(name, value):
+    kinds = {bool: (1, 'bool_value'), int: (2, 'integer_value'), float: (3, 'double_value'),
+             str: (4, 'string_value')}  # fmt: skip
+    kind, field = kinds[type(value)]
+    return Parameter(name=name, value=ParameterValue(type=kind, **{field: value}))
+
+
+def change_state(peer, transition):
+    request = ChangeState.Request(transition=Transition(id=transition))
+    return peer.call(ChangeState, f'{NODE}/change_state', request).success
+
+
+def state(peer):
+    response = peer.call(GetState, f'{NODE}/get_state', GetState.Request(), tries=3)
+    return response.current_state.id
+
+
+def set_parameters(peer, **values):
+    request = SetParametersAtomically.Request(
+        parameters=[parameter(name, value) for name, value in values.items()]
+    )
+    return peer.call(SetParametersAtomically, f'{NODE}/set_parameters_atomically', request).result
+
+
+def collect_status(peer):
+    found = []
+    peer.create_subscription(
+        DiagnosticArray,
+        '/diagnostics',
+        lambda message: found.extend(s for s in message.status if 'posenet' in s.name),
+        10,
+    )
+    return found
+
+
+def values_of(status):
+    return {pair.key: pair.value for pair in status.values}

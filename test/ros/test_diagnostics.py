@@ -11,7 +11,8 @@ THRESHOLDS = {spec.name: spec.default for spec in PARAMETERS if spec.group == 'd
 
 
 def report(active=True, **window):
-    window = {'seconds': 1.0, 'received': 10, 'processed': 10, 'last_image_age': 0.05, **window}
+    processed = 10 - window.get('dropped_now', 0)
+    window = {'seconds': 1.0, 'processed': processed, 'last_image_age': 0.05, **window}
     return camera_status('camera', 'CPU', Window(**window), active, THRESHOLDS, {})
 
 

@@ -12,92 +12,41 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time as TimeMessage
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 from goldens import ROOT
 from lifecycle_msgs.msg import State, Transition
-from lifecycle_msgs.srv import ChangeState, GetState
+from lifecycle_msgs.srv import ChangeState
 from posenet_ros.msg import ModelInfo, PoseArray
-from rcl_interfaces.msg import Parameter, ParameterValue
 from rcl_interfaces.srv import (
     DescribeParameters,
     GetParameters,
     SetParameters,
-    SetParametersAtomically,
 )
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from ros_processes import as_image, wait_until
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from ros_processes import (
+    NODE,
+    Camera,
+    as_image,
+    change_state,
+    clear_people,
+    collect_status,
+    parameter,
+    set_parameters,
+    state,
+    values_of,
+    wait_until,
+)
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool
 from visualization_msgs.msg import Marker, MarkerArray
 
 from posenet_ros import KEYPOINT_NAMES
-from posenet_ros.core.keypoints import MIN_POSE_SCORE
 from posenet_ros.ros.parameters import PARAMETERS
 
 pytestmark = pytest.mark.slow
 
-NODE = '/posenet_node'
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-
-
-class Camera:
-    """The tests' camera: publishes images, and waits until the node listens."""
-
-    def __init__(self, peer, topic='image_raw', kind=Image, reliability='best_effort', depth=5):
-        self.peer, self.sent = peer, 0
-        qos = QoSProfile(depth=depth, reliability=ReliabilityPolicy[reliability.upper()])
-        self.publisher = peer.create_publisher(kind, topic, qos)
-
-    def wait_for_node(self, timeout=30):
-        assert self.peer.spin_until(lambda: self.publisher.get_subscription_count() > 0, timeout)
-
-    def send(self, message):
-        self.sent += 1
-        message.header.stamp = self.peer.get_clock().now().to_msg()
-        self.publisher.publish(message)
-        return message.header
-
-    def send_until(self, message, condition, timeout=30, period=0.03):
-        """Keeps sending until a condition holds."""
-        deadline = time.monotonic() + timeout
-        while not condition():
-            assert time.monotonic() < deadline, 'it never came true'
-            self.send(message)
-            self.peer.spin_for(period)
-
-
-@pytest.fixture
-def camera(peer):
-    return Camera(peer)
-
-
-def clear_people(message):
-    return [person for person in message.poses if person.score >= MIN_POSE_SCORE]
-
-
-def parameter(name, value):
-    kinds = {bool: (1, 'bool_value'), int: (2, 'integer_value'), float: (3, 'double_value'),
-             str: (4, 'string_value')}  # fmt: skip
-    kind, field = kinds[type(value)]
-    return Parameter(name=name, value=ParameterValue(type=kind, **{field: value}))
-
-
-def change_state(peer, transition):
-    request = ChangeState.Request(transition=Transition(id=transition))
-    return peer.call(ChangeState, f'{NODE}/change_state', request).success
-
-
-def state(peer):
-    response = peer.call(GetState, f'{NODE}/get_state', GetState.Request(), tries=3)
-    return response.current_state.id
-
-
-def set_parameters(peer, **values):
-    request = SetParametersAtomically.Request(
-        parameters=[parameter(name, value) for name, value in values.items()]
-    )
-    return peer.call(SetParametersAtomically, f'{NODE}/set_parameters_atomically', request).result
 
 
 # Images in, poses out.
@@ -699,21 +648,6 @@ def test_enable_pauses_without_unloading(start_node, peer, camera, astronaut):
 
 
 # Diagnostics.
-
-
-def collect_status(peer):
-    found = []
-    peer.create_subscription(
-        DiagnosticArray,
-        '/diagnostics',
-        lambda message: found.extend(s for s in message.status if 'posenet' in s.name),
-        10,
-    )
-    return found
-
-
-def values_of(status):
-    return {pair.key: pair.value for pair in status.values}
 
 
 def test_diagnostics_tell_rates_drops_and_latency(start_node, peer, camera, astronaut):
