@@ -7,6 +7,12 @@ NUMPY ?=
 # IMAGE and VIDEO reach the demo through the environment, so that any character is safe.
 export IMAGE VIDEO
 PYTEST_ARGS ?=
+CASES ?= 1000000
+SEED ?= 1
+MINUTES ?= 60
+# Without what takes QEMU longer than the rest together: int8's calibration, goldens of large inputs.
+AARCH64_TESTS ?= test/core test/io test/test_cache.py test/model/test_tfjs_graph.py \
+  test/model/test_onnx_export.py test/model/test_onnx_variants.py -k 'not warm_up and not half_precision'
 
 VARIANT := $(subst /,_,$(if $(filter-out kilted,$(DISTRO)),-$(DISTRO))$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))$(if $(NUMPY),-numpy$(NUMPY)))
 VENV := .venv$(VARIANT)
@@ -69,6 +75,20 @@ $(BUILD)/cuda/.built: $(VENV)/.ready tools/build_pycuda.py
 	@mkdir -p $(BUILD)/cuda
 	@$(IN_ENV) python tools/build_pycuda.py $(BUILD)
 	@touch $@
+
+fuzz: env $(BUILD)/.fuzz ## a million hostile inputs, guided by the code that they reach (CASES=... SEED=...)
+	@$(IN_ENV) python test/fuzz all $(CASES) $(SEED) && \
+	  python -m pytest test/fuzz test/test_cache.py test/test_estimator.py --timeout=3600 --fuzz 1 --seed $(SEED)
+
+$(BUILD)/.fuzz: $(VENV)/.ready requirements/fuzz.txt
+	@$(IN_ENV) python -m pip --disable-pip-version-check install -q -r requirements/fuzz.txt
+	@touch $@
+
+soak: env $(BUILD)/.bench ## an hour of a camera that is unplugged, reconfigured and cycled (MINUTES=60)
+	@$(IN_ENV) python tools/soak.py $(MINUTES)
+
+test-aarch64: ## the core on a Jetson's kind of processor, in QEMU: needs apt, and half an hour
+	@$(PYTHON) tools/run_aarch64.py $(BUILD)/aarch64 -m pytest --timeout=3000 $(AARCH64_TESTS) $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready ## ruff, mypy and import-linter
 	@$(IN_ENV) ruff check . && ruff format --check . && mypy && \

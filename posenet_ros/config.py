@@ -38,6 +38,7 @@ PRECISION_OF_QUANT_BYTES = {4: 'fp32', 2: 'fp16', 1: 'int8'}
 MAX_BATCH = 64
 SHA256 = re.compile('[0-9a-fA-F]{64}')
 MAX_INPUT_PIXELS = 4097 * 4097
+MAX_IMAGE_PIXELS = 7680 * 4320  # 8K, more than cameras on robots have
 
 
 # Where the node's defaults are not the reference's, which the library has: what finds most people

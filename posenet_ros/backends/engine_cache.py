@@ -19,7 +19,7 @@ from posenet_ros.backends.engine_builder import (
     build_engine,
     is_strongly_typed,
 )
-from posenet_ros.cache import BuildCache, Key
+from posenet_ros.cache import BuildCache, CacheError, Key
 from posenet_ros.progress import Progress
 
 logger = logging.getLogger('posenet_ros')
@@ -70,9 +70,13 @@ def cached_engine(
         progress: called during a build; None logs every quarter.
 
     Raises:
-        ConfigError, BackendError: it cannot be built, or the cache cannot be trusted.
+        ConfigError, BackendError: it cannot be built.
     """
-    cache = BuildCache('engines')
+    cache = None
+    try:
+        cache = BuildCache('engines')
+    except CacheError as error:
+        logger.warning('%s; the engine is built anew at every start', error)
     device = {'timing cache of': device_key(trt, cuda)}
 
     def build(reason: str) -> bytes:
@@ -81,16 +85,17 @@ def cached_engine(
             reason,
         )
         started = time.monotonic()
+        timings = cache.peek(device) if cache else None
         with cuda.current():
-            plan, timing_cache = build_engine(
-                trt, model, options, cache.peek(device) or b'', progress or _logged()
-            )
-        if timing_cache:
-            cache.put(device, timing_cache)
+            plan, timings = build_engine(trt, model, options, timings or b'', progress or _logged())
+        if timings and cache:
+            cache.put(device, timings)
         logger.info('built the TensorRT engine in %.1f s', time.monotonic() - started)
         check(plan)
         return plan
 
+    if cache is None:
+        return build('there is no cache')
     return cache.get(engine_key(trt, cuda, model, options), build, rebuild)
 
 

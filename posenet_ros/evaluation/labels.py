@@ -16,7 +16,7 @@ import numpy as np
 
 from posenet_ros.core.decode import Pose
 from posenet_ros.core.keypoints import NUM_KEYPOINTS, SNAKE_CASE_NAMES
-from posenet_ros.errors import LabelError
+from posenet_ros.errors import LabelError, everything_as
 
 PERSON = 1  # COCO's category
 # Where a data set gives no area: the share of the box that COCO's people cover, as CrowdPose and
@@ -61,7 +61,11 @@ def read_labels(path: Path, where: Mapping[str, str] | None = None) -> list[Phot
     Raises:
         LabelError: the file cannot be read or is not in that form; says where.
     """
-    content = _read_json(path)
+    with everything_as(LabelError, f'{path} cannot be used'):
+        return _photos(_read_json(path), path, where)
+
+
+def _photos(content: Any, path: Path, where: Mapping[str, str] | None) -> list[Photo]:
     if not isinstance(content, dict) or not {'images', 'annotations'} <= content.keys():
         raise LabelError(f'{path} is not a COCO file: it has no "images" and "annotations"')
     try:
@@ -97,7 +101,11 @@ def read_predictions(path: Path, photos: list[Photo]) -> dict[int, list[Pose]]:
     Raises:
         LabelError: the file cannot be read or is not in that form.
     """
-    content = _read_json(path)
+    with everything_as(LabelError, f'{path} cannot be used'):
+        return _poses(_read_json(path), path, photos)
+
+
+def _poses(content: Any, path: Path, photos: list[Photo]) -> dict[int, list[Pose]]:
     if not isinstance(content, list):
         raise LabelError(f'{path} is not a COCO results file: it should be a list of poses')
     poses: dict[int, list[Pose]] = {photo.id: [] for photo in photos}

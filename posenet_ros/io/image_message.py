@@ -9,6 +9,7 @@ factor of 255 / 65535).
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from collections.abc import Callable
@@ -17,9 +18,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from posenet_ros.errors import ImageError, quoted
+from posenet_ros.config import MAX_IMAGE_PIXELS
+from posenet_ros.errors import ImageError, quoted, reason
 from posenet_ros.io.jpeg import decode_jpeg
-from posenet_ros.io.picture_header import MAX_PIXELS, check_header, is_jpeg
+from posenet_ros.io.picture_header import check_header, is_jpeg
 
 VALUES = r'(8|16|32|64)[USF]C\d+'  # encodings of OpenCV's, which name only a type
 
@@ -122,7 +124,7 @@ def image_to_rgb(message: Image, bridge: CvBridge | None = None) -> np.ndarray:
 def compressed_to_rgb(
     message: CompressedImage,
     damaged: Callable[[str], None] = lambda what: None,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = MAX_IMAGE_PIXELS,
 ) -> np.ndarray:
     """The pixels of a JPEG or PNG CompressedImage, as uint8 RGB (H, W, 3).
 
@@ -139,34 +141,61 @@ def compressed_to_rgb(
         ImageError: the data is no JPEG or PNG that can be decoded, claims too many pixels, or holds
             something else than colours or grey.
     """
-    import cv2
-
     encoding = _camera_encoding(message.format)
-    check_header(memoryview(message.data), max_pixels)
-    data = np.frombuffer(message.data, np.uint8)
-    if not encoding and is_jpeg(data.data):
+    data = memoryview(message.data)
+    check_header(data, max_pixels)
+    if not is_jpeg(data):
+        samples = _decode_png(data)
+    elif encoding:
+        samples = _decode_samples_of_jpeg(data)
+    else:
         picture, damage = decode_jpeg(data)
         if picture is None:
-            reason = damage or 'its data are cut or damaged'
-            raise ImageError(f'{data.size} bytes of JPEG cannot be decoded: {reason}')
+            why = damage or 'its data are cut or damaged'
+            raise ImageError(f'{len(data)} bytes of JPEG cannot be decoded: {why}')
         if damage:
             damaged(damage)
         return picture
-    # The EXIF orientation is ignored, as image_transport does: camera_info refers to raw pixels.
-    flags = cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_UNCHANGED if encoding else cv2.IMREAD_COLOR)
+    if samples.ndim == 3:
+        return samples
+    return _samples_to_rgb(
+        samples, encoding or ('mono16' if samples.dtype == np.uint16 else 'mono8')
+    )
+
+
+def _decode_png(data: memoryview) -> np.ndarray:
+    """uint8 RGB (H, W, 3), or samples as they are: uint8 or uint16 (H, W).
+
+    By Pillow: libpng by OpenCV takes as long, and writes to stderr what is wrong with an image.
+    """
+    from PIL.PngImagePlugin import PngImageFile
+
     try:
-        image = cv2.imdecode(data, flags) if data.size else None
-    except cv2.error:  # the header claims an impossible size
+        with PngImageFile(io.BytesIO(data)) as picture:
+            if picture.mode == 'L':
+                return np.asarray(picture)
+            if picture.mode.startswith('I'):  # 16 bits
+                return np.asarray(picture).astype(np.uint16)
+            return np.asarray(picture.convert('RGB'))
+    except Exception as error:  # Pillow's parsers raise many kinds
+        raise ImageError(
+            f'{len(data)} bytes of PNG cannot be decoded: {quoted(reason(error))}'
+        ) from error
+
+
+def _decode_samples_of_jpeg(data: memoryview) -> np.ndarray:
+    """uint8 (H, W), or RGB (H, W, 3) if it has colours."""
+    import cv2
+
+    # The EXIF orientation is ignored, as image_transport does: camera_info refers to raw pixels.
+    flags = cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_UNCHANGED
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
         image = None
     if image is None:
-        raise ImageError(f'{data.size} bytes of format {quoted(message.format)} cannot be decoded')
-    if encoding and image.ndim == 2:
-        return _samples_to_rgb(image, encoding)
-    if image.shape[2] != 3 or image.dtype != np.uint8:  # with transparency, or of 16 bits
-        image = np.asarray(
-            cv2.imdecode(data, cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_COLOR), np.uint8
-        )
-    return image[..., ::-1]
+        raise ImageError(f'{len(data)} bytes of JPEG cannot be decoded')
+    return image if image.ndim == 2 else image[..., 2::-1]
 
 
 def no_picture(message: Any) -> str:

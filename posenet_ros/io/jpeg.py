@@ -35,13 +35,13 @@ def decode_jpeg(data: Any) -> tuple[np.ndarray | None, str]:
         return simplejpeg.decode_jpeg(data, 'RGB', strict=True), ''
     except MemoryError:
         return None, 'it is too large for the memory'
-    except ValueError as error:
+    except (ValueError, KeyError) as error:  # KeyError: of colours that it does not know
         damage = ' '.join(str(error).split())
     if CUT in damage:
         return None, damage
     try:
         return simplejpeg.decode_jpeg(data, 'RGB', strict=False), damage
-    except ValueError:  # of four colours, for example
+    except (ValueError, KeyError):  # of four colours, for example
         return _by_opencv(data), damage
 
 

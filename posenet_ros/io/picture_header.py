@@ -10,9 +10,9 @@ import io
 
 import numpy as np
 
+from posenet_ros.config import MAX_IMAGE_PIXELS
 from posenet_ros.errors import ImageError
 
-MAX_PIXELS = 7680 * 4320  # 8K, more than cameras on robots have
 JPEG_MAGIC = b'\xff\xd8\xff'
 PNG_MAGIC = b'\x89PNG\r\n\x1a\n'
 MARKER, START_OF_SCAN = 0xFF, 0xDA
@@ -23,7 +23,7 @@ def is_jpeg(data: memoryview) -> bool:
     return data[:3] == JPEG_MAGIC
 
 
-def check_header(data: memoryview, max_pixels: int = MAX_PIXELS) -> None:
+def check_header(data: memoryview, max_pixels: int = MAX_IMAGE_PIXELS) -> None:
     """Checks that data are a JPEG or a PNG which can be decoded within bounds.
 
     Args:

@@ -20,6 +20,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
+from posenet_ros.config import MAX_IMAGE_PIXELS
 from posenet_ros.core.decode import Pose
 from posenet_ros.errors import printable
 from posenet_ros.io.draw import draw_poses
@@ -30,11 +31,10 @@ from posenet_ros.io.image_message import (
     copy_rgb,
     image_to_rgb,
 )
-from posenet_ros.io.picture_header import MAX_PIXELS
 from posenet_ros.msg import PoseArray
 from posenet_ros.ros.markers import PixelPlane, calibrated, has_values, no_markers, pose_markers
 from posenet_ros.ros.messages import image_message, jpeg_message, pixels_of, pose_array
-from posenet_ros.ros.serialized_image import read_serialized
+from posenet_ros.ros.serialized_image import read_compressed_image, read_image
 from posenet_ros.ros.statistics import CameraStatistics, Gaps
 from posenet_ros.ros.topics import COMPRESSED_TYPE, CameraTopics
 
@@ -45,7 +45,7 @@ except ImportError:  # ROS 2 Humble
 
 HAS_MESSAGE_INFO = hasattr(Subscription, 'CallbackType')  # not in Humble
 
-Received: TypeAlias = 'bytes | CompressedImage'  # a serialised Image, or a CompressedImage
+Received: TypeAlias = bytes  # a serialised Image or CompressedImage
 
 WARN_PERIOD_SECONDS = 5.0  # between two warnings of the same kind
 # A publisher is discovered before its node's name: the warning waits for the name.
@@ -76,7 +76,7 @@ class Camera:
         name: str,
         topics: CameraTopics,
         lazy: bool,
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: int = MAX_IMAGE_PIXELS,
     ) -> None:
         self.name = name
         self.topics = topics
@@ -84,8 +84,12 @@ class Camera:
         self._node = node
         self._lazy = lazy
         self._max_pixels = max_pixels
-        if topics.image_type == COMPRESSED_TYPE:
-            for module in ('cv2', 'PIL.Image'):  # 0.2 s: now, not while the first image waits
+        self._compressed = topics.image_type == COMPRESSED_TYPE
+        if self._compressed:
+            for module in (
+                'cv2',
+                'PIL.PngImagePlugin',
+            ):  # 0.2 s: now, not while the first image waits
                 importlib.import_module(module)
         self._prefix = f'{name}/' if name else ''
         self._on_image: Callable[[Camera, Received], None] | None = None
@@ -168,10 +172,9 @@ class Camera:
 
         self.statistics.listening()
         receives: Callable[..., None] = receive_numbered if HAS_MESSAGE_INFO else receive
-        if self.topics.image_type == COMPRESSED_TYPE:
-            self._image_topic = self._subscribe(CompressedImage, self.topics.image, receives)
-        else:  # raw: an image that is replaced by a newer one is never deserialised
-            self._image_topic = self._subscribe(Image, self.topics.image, receives, raw=True)
+        kind = CompressedImage if self._compressed else Image
+        # raw: an image that is replaced by a newer one is never deserialised
+        self._image_topic = self._subscribe(kind, self.topics.image, receives, raw=True)
         self._camera_info_topic = self._subscribe(
             CameraInfo, self.topics.camera_info, self._on_camera_info
         )
@@ -182,9 +185,10 @@ class Camera:
         Raises:
             ImageError: it is broken.
         """
-        if isinstance(received, CompressedImage):
-            return received.header, compressed_to_rgb(received, self._damaged, self._max_pixels)
-        message = read_serialized(received)
+        if self._compressed:
+            picture = read_compressed_image(received)
+            return picture.header, compressed_to_rgb(picture, self._damaged, self._max_pixels)
+        message = read_image(received)
         bridge = cv_bridge() if message.encoding in FOR_CV_BRIDGE else None
         return message.header, image_to_rgb(message, bridge)
 

@@ -12,6 +12,7 @@ from dataclasses import Field, dataclass, fields
 from typing import Any, Literal
 
 from posenet_ros.config import (
+    MAX_IMAGE_PIXELS,
     NODE_DEFAULTS,
     DecoderConfig,
     ModelConfig,
@@ -20,7 +21,6 @@ from posenet_ros.config import (
 )
 from posenet_ros.core.keypoints import MIN_KEYPOINT_SCORE, MIN_POSE_SCORE
 from posenet_ros.errors import ConfigError
-from posenet_ros.io.picture_header import MAX_PIXELS
 
 Group = Literal['model', 'decoder', 'input', 'output', 'diagnostics']
 
@@ -147,7 +147,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ),
     ParameterSpec(
         'max_image_pixels',
-        MAX_PIXELS,
+        MAX_IMAGE_PIXELS,
         'A compressed image whose header claims more pixels is dropped before it is decoded: a few '
         'kilobytes could take gigabytes.',
         'input',

@@ -113,9 +113,9 @@ SETUP_ROBOT = (
     'msgspec',
     'simplejpeg',
 )  # no distribution has them
-OPTIONAL = (
+OPTIONAL = (  # where they are imported
     'rosbags', 'tensorrt', 'tensorrt_rtx', 'pycuda', 'cuda', 'scipy', 'pycocotools',
-    'matplotlib', 'mcap', 'zstandard', 'argcomplete', 'pillow_heif',  # where they are imported
+    'matplotlib', 'mcap', 'zstandard', 'argcomplete', 'pillow_heif', 'atheris',
 )  # fmt: skip
 
 
