@@ -271,9 +271,10 @@ def plot(samples: list[dict[str, Any]], path: Path) -> None:
         now['processed per s'] = done / span if span > 0 and done >= 0 else float('nan')
     figure, axes = pyplot.subplots(len(panels), 1, sharex=True, figsize=(11, 10))
     for axis, name in zip(axes, panels, strict=True):
-        axis.plot(minutes, [s[name] for s in samples], linewidth=0.8)
+        values = [s[name] for s in samples]
+        axis.plot(minutes, values, linewidth=0.8)
         axis.set_ylabel(name)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.1 * max(value for value in values if value == value))
         for minute, s in zip(minutes, samples, strict=True):
             if s['event'] == 'cycled':
                 axis.axvspan(minute - 0.04, minute + 0.04, color='0.9', linewidth=0)

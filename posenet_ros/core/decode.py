@@ -46,6 +46,9 @@ FARTHEST = 10.0
 HIGHEST_SCORE = 1.1  # int8 rounds
 LEAST_OWN_KEYPOINTS = 2  # clear ones that a pose must not share, if it shares most
 
+# Keypoints, their scores and deviations, and the poses' scores: the fields of PoseArrays.
+_Poses = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
 _PARENTS = np.array([parent for parent, _ in POSE_TREE])
 _CHILDREN = np.array([child for _, child in POSE_TREE])
 
@@ -270,7 +273,13 @@ def _checked(*heads: np.ndarray) -> list[np.ndarray]:
 
 
 @jit
-def _are_possible(keypoints, keypoint_scores, deviations, scores, limit):
+def _are_possible(
+    keypoints: np.ndarray,
+    keypoint_scores: np.ndarray,
+    deviations: np.ndarray,
+    scores: np.ndarray,
+    limit: float,
+) -> bool:
     possible = True
     for i in range(len(scores)):
         possible &= 0.0 <= scores[i] <= HIGHEST_SCORE  # false for NaN
@@ -283,7 +292,7 @@ def _are_possible(keypoints, keypoint_scores, deviations, scores, limit):
 
 
 @jit
-def _single_pose(heatmap, offsets, stride, refined):
+def _single_pose(heatmap: np.ndarray, offsets: np.ndarray, stride: int, refined: bool) -> _Poses:
     height, width, parts = heatmap.shape
     best = heatmap[0, 0].copy()
     best_cell = np.zeros(parts, np.int32)
@@ -315,16 +324,16 @@ def _single_pose(heatmap, offsets, stride, refined):
 
 @jit
 def _multiple_poses(
-    heatmap,
-    offsets,
-    displacements_fwd,
-    displacements_bwd,
-    stride,
-    max_poses,
-    threshold,
-    nms_radius,
-    refined,
-):
+    heatmap: np.ndarray,
+    offsets: np.ndarray,
+    displacements_fwd: np.ndarray,
+    displacements_bwd: np.ndarray,
+    stride: int,
+    max_poses: int,
+    threshold: float,
+    nms_radius: float,
+    refined: bool,
+) -> _Poses:
     width, parts = heatmap.shape[1], heatmap.shape[2]
     heap_scores, heap_cells, queued = _build_queue(heatmap, threshold)
     capacity = int(min(np.ceil(max_poses), float(queued)))
@@ -376,7 +385,7 @@ def _multiple_poses(
 
 
 @jit
-def _build_queue(heatmap, threshold):
+def _build_queue(heatmap: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray, int]:
     """Max-heap of the local maxima at or above the threshold.
 
     A local maximum is at least as high as its eight neighbours, so every cell of a plateau is one.
@@ -422,7 +431,7 @@ def _build_queue(heatmap, threshold):
 
 
 @jit
-def _any_reaches(row, lowest):
+def _any_reaches(row: np.ndarray, lowest: float) -> bool:
     reaching = np.int32(0)
     for i in range(len(row)):
         reaching += np.int32(row[i] >= lowest)
@@ -430,7 +439,9 @@ def _any_reaches(row, lowest):
 
 
 @jit
-def _highest_of_rows(above, row, below, border, out):
+def _highest_of_rows(
+    above: np.ndarray, row: np.ndarray, below: np.ndarray, border: int, out: np.ndarray
+) -> None:
     """Maximum of three rows, into `out` between its borders. NaN is ignored."""
     for i in range(len(row)):
         highest = np.float32(-np.inf)
@@ -441,7 +452,14 @@ def _highest_of_rows(above, row, below, border, out):
 
 
 @jit
-def _find_peaks(row, lowest, parts, tallest, is_peak, out):
+def _find_peaks(
+    row: np.ndarray,
+    lowest: float,
+    parts: int,
+    tallest: np.ndarray,
+    is_peak: np.ndarray,
+    out: np.ndarray,
+) -> int:
     """Writes the indices of a row's local maxima at or above `lowest`; returns their number."""
     num_peaks = np.int32(0)
     for i in range(len(row)):
@@ -464,14 +482,14 @@ def _find_peaks(row, lowest, parts, tallest, is_peak, out):
 
 
 @jit
-def _grown(old, new):
+def _grown(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     for i in range(len(old)):  # slice assignment would take numba seconds more to compile
         new[i] = old[i]
     return new
 
 
 @jit
-def _pop(heap_scores, heap_cells, count):
+def _pop(heap_scores: np.ndarray, heap_cells: np.ndarray, count: int) -> int:
     """Removes the highest of `count` entries and returns its cell; `count` - 1 remain."""
     top = heap_cells[0]
     last = count - 1
@@ -491,7 +509,9 @@ def _pop(heap_scores, heap_cells, count):
 
 
 @jit
-def _near_earlier_pose(keypoints, found, part, y, x, squared_radius):
+def _near_earlier_pose(
+    keypoints: np.ndarray, found: int, part: int, y: float, x: float, squared_radius: float
+) -> bool:
     for pose in range(found):
         dy = y - keypoints[pose, part, 1]
         dx = x - keypoints[pose, part, 0]
@@ -502,16 +522,16 @@ def _near_earlier_pose(keypoints, found, part, y, x, squared_radius):
 
 @jit
 def _decode_pose(
-    heatmap,
-    offsets,
-    displacements_fwd,
-    displacements_bwd,
-    stride,
-    root,
-    refined,
-    keypoints,
-    scores,
-):
+    heatmap: np.ndarray,
+    offsets: np.ndarray,
+    displacements_fwd: np.ndarray,
+    displacements_bwd: np.ndarray,
+    stride: int,
+    root: int,
+    refined: bool,
+    keypoints: np.ndarray,
+    scores: np.ndarray,
+) -> None:
     """Fills one pose from its root: backward along the tree first, then forward."""
     reached = 1 << root  # a bit for each part
     for edge in range(len(_PARENTS) - 1, -1, -1):
@@ -529,7 +549,9 @@ def _decode_pose(
 
 
 @jit
-def _displaced(displacements, stride, edge, source, keypoints):
+def _displaced(
+    displacements: np.ndarray, stride: int, edge: int, source: int, keypoints: np.ndarray
+) -> tuple[float, float]:
     """Where the displacement of an edge leads from the keypoint `source`, in input pixels."""
     height, width, depth = displacements.shape
     x, y = keypoints[source, 0], keypoints[source, 1]
@@ -542,7 +564,17 @@ def _displaced(displacements, stride, edge, source, keypoints):
 
 
 @jit
-def _place(heatmap, offsets, stride, part, refined, x, y, keypoints, scores):
+def _place(
+    heatmap: np.ndarray,
+    offsets: np.ndarray,
+    stride: int,
+    part: int,
+    refined: bool,
+    x: float,
+    y: float,
+    keypoints: np.ndarray,
+    scores: np.ndarray,
+) -> None:
     """Refines a position with the offsets, and reads its score."""
     height, width, parts = heatmap.shape
     if refined:
@@ -559,13 +591,13 @@ def _place(heatmap, offsets, stride, part, refined, x, y, keypoints, scores):
 
 
 @jit
-def _at(values, row, column, channel):
+def _at(values: np.ndarray, row: int, column: int, channel: int) -> float:
     """One value. Unsigned indices: numba checks signed ones for being negative, 5% of the time."""
     return np.float64(values[np.uint64(row), np.uint64(column), np.uint64(channel)])
 
 
 @jit
-def _cell(cells, size):
+def _cell(cells: float, size: int) -> int:
     """The heatmap row or column nearest to a position in cells, inside the map; 0 for NaN."""
     if not cells >= 0.5:
         return 0
@@ -578,7 +610,7 @@ def _cell(cells, size):
 
 
 @jit
-def _between_cells(cells, size):
+def _between_cells(cells: float, size: int) -> tuple[int, float]:
     """A position, in cells: the row or column before it inside the map, and the share beyond."""
     if not cells > 0:
         return 0, 0.0
@@ -588,7 +620,9 @@ def _between_cells(cells, size):
 
 
 @jit
-def _interpolated(values, row, column, below, right, channel):
+def _interpolated(
+    values: np.ndarray, row: float, column: float, below: float, right: float, channel: int
+) -> float:
     """A channel between four cells."""
     next_row = min(row + 1, values.shape[0] - 1)
     next_column = min(column + 1, values.shape[1] - 1)
@@ -601,7 +635,16 @@ def _interpolated(values, row, column, below, right, channel):
 
 
 @jit
-def _place_between_cells(heatmap, offsets, stride, part, x, y, keypoints, scores):
+def _place_between_cells(
+    heatmap: np.ndarray,
+    offsets: np.ndarray,
+    stride: int,
+    part: int,
+    x: float,
+    y: float,
+    keypoints: np.ndarray,
+    scores: np.ndarray,
+) -> None:
     """Refines a position with interpolated offsets, and reads its score likewise."""
     height, width, parts = heatmap.shape
     cells = 1.0 / stride
@@ -618,7 +661,15 @@ def _place_between_cells(heatmap, offsets, stride, part, x, y, keypoints, scores
 
 
 @jit
-def _judge_pose(heatmap, offsets, stride, keypoints, scores, deviations, expected):
+def _judge_pose(
+    heatmap: np.ndarray,
+    offsets: np.ndarray,
+    stride: int,
+    keypoints: np.ndarray,
+    scores: np.ndarray,
+    deviations: np.ndarray,
+    expected: np.ndarray,
+) -> None:
     """How sure a pose is: each keypoint's standard deviation, and its expected part of the OKS.
 
     With the variance v of the votes for a position and the tolerance t of OKS, the expected part is
@@ -641,7 +692,9 @@ def _judge_pose(heatmap, offsets, stride, keypoints, scores, deviations, expecte
 
 
 @jit
-def _variance_of_votes(heatmap, offsets, stride, part, x, y):
+def _variance_of_votes(
+    heatmap: np.ndarray, offsets: np.ndarray, stride: int, part: int, x: float, y: float
+) -> float:
     """Variance, of both axes together, of where the cells around (x, y) place a keypoint.
 
     The nearest cell and its four neighbours vote, each with its score as weight. At the border of
@@ -671,7 +724,7 @@ def _variance_of_votes(heatmap, offsets, stride, part, x, y):
 
 
 @jit
-def area_of_person(keypoints):
+def area_of_person(keypoints: np.ndarray) -> float:
     """The area that a person covers, in square pixels, from the box around the keypoints."""
     left = right = keypoints[0, 0]
     top = bottom = keypoints[0, 1]

@@ -56,7 +56,12 @@ def check_heads(heads: Heads, cells: tuple[int, int, int]) -> None:
 
 
 @jit
-def all_finite(heatmap_scores, offsets, displacements_fwd, displacements_bwd):
+def all_finite(
+    heatmap_scores: np.ndarray,
+    offsets: np.ndarray,
+    displacements_fwd: np.ndarray,
+    displacements_bwd: np.ndarray,
+) -> bool:
     """Whether no value is NaN or infinite, in one pass and without temporary arrays."""
     finite = True
     for head in (heatmap_scores, offsets, displacements_fwd, displacements_bwd):

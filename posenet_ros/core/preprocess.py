@@ -17,6 +17,10 @@ from posenet_ros.errors import ImageError
 # What the reference adds to R, G, B for ResNet50.
 RESNET_MEAN = np.array([-123.15, -115.90, -103.06], np.float32)
 
+# Of each input column: left and right source column, the right one's weight; then from which
+# column and to which one eight bytes can be read.
+_Columns = tuple[np.ndarray, np.ndarray, np.ndarray, int, int]
+
 # With at most 5 bytes per pixel, one load of eight bytes reads the colours of two neighbours.
 MAX_PIXEL_BYTES = 5
 
@@ -70,7 +74,7 @@ class Letterbox:
 
 
 @jit
-def _place(points, scale_x, scale_y, pad_x, pad_y):
+def _place(points: np.ndarray, scale_x: float, scale_y: float, pad_x: int, pad_y: int) -> None:
     for i in range(len(points)):
         points[i, 0] = points[i, 0] * scale_x - pad_x
         points[i, 1] = points[i, 1] * scale_y - pad_y
@@ -143,7 +147,17 @@ def _memory(image: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int, int, in
 
 
 @jit
-def _pad_resize_normalise(memory, height, width, strides, pad_y, pad_x, resnet, mean, out):
+def _pad_resize_normalise(
+    memory: np.ndarray,
+    height: int,
+    width: int,
+    strides: tuple[int, int, int, int, int],
+    pad_y: int,
+    pad_x: int,
+    resnet: bool,
+    mean: np.ndarray,
+    out: np.ndarray,
+) -> None:
     padded_height, padded_width = height + 2 * pad_y, width + 2 * pad_x
     input_height, input_width = out.shape[1:]
     scale_y, scale_x = padded_height / input_height, padded_width / input_width
@@ -204,7 +218,16 @@ def _pad_resize_normalise(memory, height, width, strides, pad_y, pad_x, resnet, 
 
 
 @jit
-def _resize_row(memory, height, width, strides, y, columns, packed, out):
+def _resize_row(
+    memory: np.ndarray,
+    height: int,
+    width: int,
+    strides: tuple[int, int, int, int, int],
+    y: int,
+    columns: _Columns,
+    packed: np.ndarray,
+    out: np.ndarray,
+) -> None:
     """Interpolates an image row at the input's columns, (3, columns); black outside the image."""
     left, right, fraction, inner_start, inner_end = columns
     if y < 0 or y >= height:
@@ -232,14 +255,14 @@ def _resize_row(memory, height, width, strides, y, columns, packed, out):
 
 
 @jit
-def _gather(memory, start, pixel, left, out):
+def _gather(memory: np.ndarray, start: int, pixel: int, left: np.ndarray, out: np.ndarray) -> None:
     """Loads eight bytes at each left column: they hold the right neighbour's colours too."""
     for x in range(len(left)):
         out[x] = _eight_bytes(memory, start + left[x] * pixel)
 
 
 @jit
-def _eight_bytes(memory, start):
+def _eight_bytes(memory: np.ndarray, start: int) -> np.uint64:
     """Eight bytes as a little-endian integer; LLVM makes a single load of it."""
     start = np.uint64(start)  # unsigned, so that numba adds no check for negative indices
     value = np.uint64(memory[start])
@@ -249,7 +272,13 @@ def _eight_bytes(memory, start):
 
 
 @jit
-def _resize_channel(packed, fraction, left_shift, right_shift, out):
+def _resize_channel(
+    packed: np.ndarray,
+    fraction: np.ndarray,
+    left_shift: np.uint64,
+    right_shift: np.uint64,
+    out: np.ndarray,
+) -> None:
     for x in range(len(packed)):
         a = np.int32((packed[x] >> left_shift) & np.uint64(255))
         b = np.int32((packed[x] >> right_shift) & np.uint64(255))
@@ -257,7 +286,9 @@ def _resize_channel(packed, fraction, left_shift, right_shift, out):
 
 
 @jit
-def _between(memory, start, width, pixel, left, right, fraction):
+def _between(
+    memory: np.ndarray, start: int, width: int, pixel: int, left: int, right: int, fraction: float
+) -> float:
     """One column of one channel at the image's left or right border; black beyond it."""
     a = float(memory[start + left * pixel]) if 0 <= left < width else 0.0
     b = float(memory[start + right * pixel]) if 0 <= right < width else 0.0
@@ -268,18 +299,18 @@ def _between(memory, start, width, pixel, left, right, fraction):
 
 
 @jit
-def _blend(above, below, fraction, out):
+def _blend(above: np.ndarray, below: np.ndarray, fraction: float, out: np.ndarray) -> None:
     for x in range(len(out)):
         out[x] = np.float32(above[x] + (below[x] - above[x]) * fraction)
 
 
 @jit
-def _normalise(row):
+def _normalise(row: np.ndarray) -> None:
     for x in range(len(row)):
         row[x] = row[x] / np.float32(127.5) - np.float32(1.0)
 
 
 @jit
-def _add(value, row):
+def _add(value: np.float32, row: np.ndarray) -> None:
     for x in range(len(row)):
         row[x] += value
