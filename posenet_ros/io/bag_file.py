@@ -196,6 +196,7 @@ class Bag:
         return target
 
 
+MAX_MESSAGE_BYTES = 1 << 29  # after decompression; 8K in colour has 100 million
 _ZSTANDARD = b'(\xb5/\xfd'
 _STORAGES = ('.db3', '.mcap', '.db3.zstd', '.mcap.zstd', '.db3.zst', '.mcap.zst')
 
@@ -410,11 +411,17 @@ class _Ros1File:
 
 
 def _decompressed(data: bytes) -> bytes:
-    """A message that was compressed on its own; as it is if it is damaged."""
+    """A message that was compressed on its own; as it is if it is damaged or would be too large."""
+    parts, size = [], 0
     try:
-        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+        for part in zstandard.ZstdDecompressor().read_to_iter(data):
+            parts.append(part)
+            size += len(part)
+            if size > MAX_MESSAGE_BYTES:
+                return data
     except zstandard.ZstdError:
         return data
+    return b''.join(parts)
 
 
 def _natural(path: Path) -> list[Any]:

@@ -18,7 +18,7 @@ from rosbags.highlevel import AnyReader  # noqa: E402
 
 from posenet_ros import ImageError, PoseNetError  # noqa: E402
 from posenet_ros.commands import main  # noqa: E402
-from posenet_ros.io import bag  # noqa: E402
+from posenet_ros.io import bag, bag_file  # noqa: E402
 from posenet_ros.io.sampling import sampled_images  # noqa: E402
 
 START = 1_700_000_000_000_000_000
@@ -392,3 +392,11 @@ def test_bag_that_ends_before_its_first_image_says_that_it_is_cut(tmp_path):
     (tmp_path / 'cut.mcap').write_bytes(whole[:60])
     with pytest.raises(PoseNetError, match=r'has no images .*cut\.mcap is cut .*mcap recover'):
         bag.check_bag(tmp_path / 'cut.mcap')
+
+
+def test_message_that_becomes_gigabytes_is_not_decompressed(tmp_path, monkeypatch):
+    monkeypatch.setattr(bag_file, 'MAX_MESSAGE_BYTES', 1 << 20)
+    bomb = zstandard.ZstdCompressor().compress(bytes(100 << 20))
+    path = sqlite_file(tmp_path / 'a.db3', [image_data(1), bomb, image_data(2)])
+    good, problems = add(path, tmp_path)
+    assert good == [1, 2] and len(problems) == 1
