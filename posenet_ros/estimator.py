@@ -44,6 +44,10 @@ class StageTimes:
     inference: float
     decode: float
 
+    @property
+    def total(self) -> float:
+        return self.preprocess + self.inference + self.decode
+
     def __add__(self, other: StageTimes) -> StageTimes:
         return StageTimes(
             self.preprocess + other.preprocess,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from rclpy.node import Node
@@ -104,6 +104,7 @@ class Pipeline:
         self._frames, self._overlays = Mailbox(), Mailbox()
         self._model_worker = ModelWorker(load, self._frames, self._process, self._log_unexpected)
         self.net = self._model_worker.start_and_load(cancelled)
+        self._usual_seconds = self.net.stage_times.total  # of the warm-up
         self._overlay_worker = Worker(
             'posenet_overlay', self._overlays, self._draw, self._log_unexpected
         )
@@ -171,6 +172,10 @@ class Pipeline:
             except ImageError as error:
                 self._drop(camera, 'broken image', error)
                 continue
+            except BaseException as error:  # of a decoder; must not cost the other cameras a frame
+                camera.statistics.image_dropped('unexpected error', in_words(error))
+                self._log_unexpected(error)
+                continue
             cameras.append(camera)
             headers.append(header)
             images.append(image)
@@ -194,7 +199,7 @@ class Pipeline:
         finally:
             self._run_started = None
         self.inference_error = ''
-        self._usual_seconds = sum(asdict(net.stage_times).values())
+        self._usual_seconds = net.stage_times.total
         for camera, header, image, poses in zip(cameras, headers, images, results, strict=True):
             if self._resting:
                 camera.statistics.image_dropped(self._resting)

@@ -40,14 +40,23 @@ from pathlib import Path
 import numpy as np
 from posenet_ros.backends.onnxruntime import OnnxRuntimeBackend
 from posenet_ros.core.heads import Heads
+from posenet_ros.ros import camera
 from posenet_ros.ros.node import PoseNetNode
 from posenet_ros.ros.process import run_node
 
-fault, run = Path(os.environ['FAULT']), OnnxRuntimeBackend.run
+fault, run, convert = Path(os.environ['FAULT']), OnnxRuntimeBackend.run, camera.image_to_rgb
+
+def given_fault():
+    return fault.read_text() if fault.exists() else ''
+
+def fails_to_convert(*arguments):
+    if given_fault() == 'convert':
+        raise MemoryError('for a conversion')
+    return convert(*arguments)
 
 def fails(self, images):
     heads = run(self, images)
-    what = fault.read_text() if fault.exists() else ''
+    what = given_fault()
     if what == 'hang':
         while fault.exists():
             time.sleep(0.05)
@@ -55,11 +64,11 @@ def fails(self, images):
         return Heads(*(head[:, :-1] for head in heads))
     elif what in ('nan', '3e38'):
         return Heads(*(np.full_like(head, float(what)) for head in heads))
-    elif what:
+    elif what not in ('', 'convert'):
         raise eval(what)
     return heads
 
-OnnxRuntimeBackend.run = fails
+OnnxRuntimeBackend.run, camera.image_to_rgb = fails, fails_to_convert
 sys.exit(run_node(lambda stop: PoseNetNode(stop_requested=stop.requested), PoseNetNode.autostart))
 """
 
@@ -135,6 +144,22 @@ def test_whatever_a_backend_raises_is_told_and_the_next_frames_are_processed(
         camera.send_until(image, lambda: newest(found).level == DiagnosticStatus.OK)
     assert node.running()
     assert max(map(len, node.output.splitlines())) < 3000
+
+
+def test_error_of_a_conversion_costs_its_frame(start_faulty, peer, camera, astronaut, fault):
+    found, poses = collect_status(peer), peer.collect(PoseArray, f'{NODE}/poses')
+    start_faulty()
+    camera.wait_for_node()
+    fault.write_text('convert')
+
+    def counts():
+        return values_of(newest(found)) if found else {}
+
+    camera.send_until(as_image(astronaut), lambda: 'dropped: unexpected error' in counts())
+    assert counts()['last problem'] == 'MemoryError: for a conversion'
+    assert int(counts()['waiting']) <= 2
+    fault.unlink()
+    camera.send_until(as_image(astronaut), lambda: poses)
 
 
 def test_model_that_hangs_is_told_and_its_frames_are_counted_apart(
