@@ -18,6 +18,7 @@ VARIANT := $(subst /,_,$(if $(filter-out kilted,$(DISTRO)),-$(DISTRO))$(if $(fil
 VENV := .venv$(VARIANT)
 BUILD := build$(VARIANT)
 INSTALL := install$(VARIANT)
+SECURE_ROS ?= $(BUILD)/secure_ros
 IN_ENV := . $(VENV)/bin/activate &&
 
 # The package as CMake sees it: links, in a folder that does not hold the virtual environment. CMake
@@ -28,7 +29,7 @@ PACKAGE := CMakeLists.txt package.xml msg posenet_ros scripts launch config requ
 SOURCES := CMakeLists.txt package.xml $(wildcard msg/*) $(wildcard scripts/*) \
   $(shell find posenet_ros launch config -type d -not -name __pycache__)
 
-.PHONY: help demo test quick test-launch env lint bench clean
+.PHONY: help demo test quick test-launch test-security env lint bench clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -64,6 +65,12 @@ test-launch: env ## the launch files with the real `ros2 launch`, which has no w
 	  ros2cli, rosidl_runtime_py and rcl_interfaces))
 	@$(IN_ENV) python tools/create_distribution.py $(BUILD)/distribution-launch $(ROS2_SOURCES)
 	@$(IN_ENV) POSENET_DISTRIBUTION=$(BUILD)/distribution-launch python -m pytest test/ros/robot $(PYTEST_ARGS)
+
+test-security: env ## SROS2, with a Fast DDS that has security (SECURE_ROS_SOURCES=folder, once)
+	@$(if $(SECURE_ROS_SOURCES)$(wildcard $(SECURE_ROS)/lib/librmw_fastrtps_cpp.so),,$(error \
+	  SECURE_ROS_SOURCES=folder with checkouts of Fast-DDS, rmw_fastrtps and sros2))
+	@$(if $(SECURE_ROS_SOURCES),$(IN_ENV) python tools/build_secure_ros.py $(SECURE_ROS) $(SECURE_ROS_SOURCES))
+	@$(IN_ENV) POSENET_SECURE_ROS=$(SECURE_ROS) python -m pytest test/ros/security $(PYTEST_ARGS)
 
 # A stand-in for a robot's distribution: ROS for the system's Python, none of our packages.
 $(BUILD)/distribution/.built: $(VENV)/.ready tools/create_distribution.py

@@ -31,6 +31,7 @@ from posenet_ros.ros.messages import describe_input, model_info
 from posenet_ros.ros.node_parameters import NodeParameters, with_doubles
 from posenet_ros.ros.parameters import model_config, runtime_config
 from posenet_ros.ros.pipeline import Pipeline
+from posenet_ros.ros.security import keys_advice
 from posenet_ros.ros.topics import CameraTopics, camera_topics
 from posenet_ros.ros.unused_arguments import unused_parameters, unused_qos_overrides
 
@@ -138,6 +139,8 @@ class PoseNetNode(LifecycleNode):
         except Exception as error:  # rclpy would not log it
             expected = isinstance(error, PoseNetError)
             self._transition_error = str(error) if expected else in_words(error)
+            if isinstance(error, RuntimeError):  # RCLError is one
+                self._transition_error += keys_advice()
             if self._stop_requested():
                 self.get_logger().info(self._transition_error)
             else:

@@ -20,6 +20,7 @@ from rclpy.utilities import remove_ros_args
 
 from posenet_ros.errors import PoseNetError, printable
 from posenet_ros.ros.executor import BackgroundExecutor
+from posenet_ros.ros.security import keys_advice, keystore_advice
 from posenet_ros.ros.unused_arguments import in_one_sentence, sections_for_others
 
 NodeType = TypeVar('NodeType', bound=Node)
@@ -84,12 +85,13 @@ def run_node(
             return 0
         rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # an argument or a params file that ROS cannot read
-        print(f'{name}: {in_one_sentence(error)}', file=sys.stderr)
+        print(f'{name}: {in_one_sentence(error)}{keystore_advice()}', file=sys.stderr)
         return 1
     try:
         node = make_node(stop)
     except (PoseNetError, RuntimeError) as error:  # RuntimeError: of rcl, if it has no keys, say
-        rclpy.logging.get_logger('posenet_ros').fatal(printable(in_one_sentence(error)))
+        advice = '' if isinstance(error, PoseNetError) else keys_advice()
+        rclpy.logging.get_logger('posenet_ros').fatal(printable(in_one_sentence(error) + advice))
         rclpy.try_shutdown()
         return 1
     if left_over:

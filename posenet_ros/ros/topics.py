@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rclpy.node import Node
 
 from posenet_ros.errors import ConfigError
+from posenet_ros.ros.security import keys_advice
 
 IMAGE_TYPE = 'sensor_msgs/msg/Image'
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
@@ -92,7 +93,7 @@ def why_no_image(node: Node, topic: str, kind: str) -> str:
     same_type = [info for info in publishers if info.topic_type == kind]
     if same_type:
         names = sorted({_node_name(info) for info in same_type})
-        return f'{_some(names)} publishes {topic}, but no image comes'
+        return f'{_some(names)} publishes {topic}, but no image comes{keys_advice()}'
     if publishers:
         types = sorted({info.topic_type for info in publishers})
         return f'{topic} is published as {", ".join(types)}, not as {kind}' + _transport_advice(
@@ -140,6 +141,8 @@ def _transport_advice(node: Node, topic: str, kind: str) -> str:
 
 def _node_name(info: object) -> str:
     namespace, name = info.node_namespace, info.node_name  # type: ignore[attr-defined]
+    if 'UNKNOWN' in name:  # its node is not announced, or SROS2 keeps it to itself
+        return 'somebody'
     return f'{namespace.rstrip("/")}/{name}'
 
 

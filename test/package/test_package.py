@@ -115,7 +115,7 @@ SETUP_ROBOT = (
 )  # no distribution has them
 OPTIONAL = (  # where they are imported
     'rosbags', 'tensorrt', 'tensorrt_rtx', 'pycuda', 'cuda', 'scipy', 'pycocotools',
-    'matplotlib', 'mcap', 'zstandard', 'argcomplete', 'pillow_heif', 'atheris',
+    'matplotlib', 'mcap', 'zstandard', 'argcomplete', 'pillow_heif', 'atheris', 'sros2',
 )  # fmt: skip
 
 
