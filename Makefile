@@ -29,7 +29,7 @@ PACKAGE := CMakeLists.txt package.xml msg posenet_ros scripts launch config requ
 SOURCES := CMakeLists.txt package.xml $(wildcard msg/*) $(wildcard scripts/*) \
   $(shell find posenet_ros launch config -type d -not -name __pycache__)
 
-.PHONY: help demo test quick test-launch test-security env lint bench clean
+.PHONY: help demo test quick test-launch test-security test-aarch64 fuzz soak env lint bench clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
