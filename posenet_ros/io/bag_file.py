@@ -294,6 +294,12 @@ class _SqliteFile:
     def __init__(self, path: Path, stack: contextlib.ExitStack) -> None:
         self._path = path
         self._database = _opened(path, stack)
+        # Not a view or a virtual table, which could compute for ever.
+        tables = self._database.execute(
+            "SELECT lower(name) FROM sqlite_master WHERE type = 'table' AND rootpage > 0"
+        )
+        if not {('topics',), ('messages',)} <= set(tables.fetchall()):
+            raise PoseNetError(f'{path} is not a bag: it has no tables topics and messages')
         rows = self._database.execute('SELECT id, name, type, serialization_format FROM topics')
         self._by_id = {row[0]: Topic(*row[1:]) for row in rows}
         self._damage = ''

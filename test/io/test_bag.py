@@ -400,3 +400,16 @@ def test_message_that_becomes_gigabytes_is_not_decompressed(tmp_path, monkeypatc
     path = sqlite_file(tmp_path / 'a.db3', [image_data(1), bomb, image_data(2)])
     good, problems = add(path, tmp_path)
     assert good == [1, 2] and len(problems) == 1
+
+
+def test_table_that_computes_for_ever_is_not_read(tmp_path):
+    path = sqlite_file(tmp_path / 'a.db3', [image_data(1)])
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute('DROP TABLE messages')
+        database.execute(
+            'CREATE VIEW messages AS '
+            'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) '
+            "SELECT i AS id, 1 AS topic_id, i AS timestamp, x'00' AS data FROM n"
+        )
+    with pytest.raises(PoseNetError, match='has no tables topics and messages'):
+        add(path, tmp_path)
