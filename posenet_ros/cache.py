@@ -125,6 +125,9 @@ class BuildCache:
                 found = os.fstat(held)
                 if not stat.S_ISREG(found.st_mode):
                     return None, f'{path} is not a file'
+                # The folder may have been replaced since it was checked.
+                if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o022:
+                    return None, f'{path} is not ours alone'
                 start = file.read(len(_manifest(key, b'')) + DIGITS)
                 manifest, _, data = start.partition(END_OF_MANIFEST)
                 size = found.st_size - len(manifest) - 1

@@ -95,6 +95,16 @@ def test_engine_of_another_key_under_this_name_is_found(cache):
     assert cache.get(KEY, build) == PLAN and len(build.reasons) == 1
 
 
+def test_file_of_somebody_else_is_not_used(cache, monkeypatch):
+    """The folder may be replaced after it was checked."""
+    cache.get(KEY, Build())
+    cache.path(KEY).chmod(0o622)
+    build = Build()
+    assert cache.get(KEY, build) == PLAN and 'is not ours alone' in build.reasons[0]
+    monkeypatch.setattr(os, 'getuid', lambda: 12345)
+    assert cache.peek(KEY) is None
+
+
 def test_file_of_a_terabyte_is_not_read(cache):
     cache.get(KEY, Build())
     os.truncate(cache.path(KEY), 1 << 40)

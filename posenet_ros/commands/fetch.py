@@ -9,6 +9,7 @@ from posenet_ros.commands.options import add_node_option, add_options, config_fr
 from posenet_ros.commands.outputs import say
 from posenet_ros.config import ModelConfig
 from posenet_ros.core.warm_up import compile_loops
+from posenet_ros.errors import printable
 from posenet_ros.model.checkpoint import fetch_checkpoint
 
 EXAMPLES = """examples:
@@ -31,5 +32,6 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     checkpoint = fetch_checkpoint(config_from(ModelConfig, options), force=options.force)
-    say(f'{checkpoint.graph_path}\nsha256 {checkpoint.sha256}\nfrom {checkpoint.source}')
+    say(printable(str(checkpoint.graph_path)))
+    say(f'sha256 {checkpoint.sha256}\nfrom {printable(checkpoint.source)}')
     compile_loops()

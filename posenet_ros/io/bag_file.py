@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import sqlite3
+import struct
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -178,7 +179,7 @@ class Bag:
             magic = file.read(16)
         if magic.startswith(b'SQLite format 3\0'):
             return _SqliteFile(path, self._stack)
-        if magic.startswith(b'\x89MCAP0\r\n'):
+        if magic.startswith(_MCAP_MAGIC):
             return _McapFile(path)
         if magic.startswith(b'#ROSBAG V'):
             return _Ros1File(path, self._stack)
@@ -188,15 +189,24 @@ class Bag:
     def _decompressed_file(self, path: Path) -> Path:
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix='posenet-bag-'))
         target = Path(folder) / path.stem
+        left = int(SHARE_OF_DISK * shutil.disk_usage(folder).free)
         with path.open('rb') as source, target.open('wb') as out:
             try:
-                zstandard.ZstdDecompressor().copy_stream(source, out)
+                for part in zstandard.ZstdDecompressor().read_to_iter(source):
+                    left -= len(part)
+                    if left < 0:
+                        raise PoseNetError(f'{path} takes more than the free space of {folder}')
+                    out.write(part)
             except zstandard.ZstdError as error:
                 self._problem(f'{path} is cut or damaged: {error}')
         return target
 
 
+SHARE_OF_DISK = 0.9  # of the free space, that decompressed files may take
+MAX_CHUNK_BYTES = 1 << 30  # after decompression; writers make chunks of a few million
 MAX_MESSAGE_BYTES = 1 << 29  # after decompression; 8K in colour has 100 million
+_MCAP_MAGIC = b'\x89MCAP0\r\n'
+_MCAP_CHUNK = 0x06
 _ZSTANDARD = b'(\xb5/\xfd'
 _STORAGES = ('.db3', '.mcap', '.db3.zstd', '.mcap.zstd', '.db3.zst', '.mcap.zst')
 
@@ -206,6 +216,7 @@ class _McapFile:
         self._path = path
         self._topics: dict[Topic, int] = {}
         self._damage = ''
+        _check_chunks(path)
         try:
             self._indexed = self._read_summary()
         except Exception as error:  # the index is behind everything else
@@ -283,6 +294,30 @@ class _McapFile:
         )
 
 
+def _check_chunks(path: Path) -> None:
+    """Reads the sizes that an MCAP's chunks claim, without their content.
+
+    Source: mcap.dev/spec: records are an opcode, a length, and content.
+
+    Raises:
+        PoseNetError: one would take more than MAX_CHUNK_BYTES.
+    """
+    with path.open('rb') as file:
+        file.seek(len(_MCAP_MAGIC))
+        while len(start := file.read(9)) == 9:
+            opcode, length = struct.unpack('<BQ', start)
+            end = file.tell() + length
+            if opcode == _MCAP_CHUNK:
+                head = file.read(min(length, 80))
+                (claimed,) = struct.unpack_from('<Q', head.ljust(24, b'\0'), 16)
+                at = head.find(_ZSTANDARD)
+                if at >= 0:  # the frame itself may claim more
+                    claimed = max(claimed, zstandard.frame_content_size(head[at:]))
+                if claimed > MAX_CHUNK_BYTES:
+                    raise PoseNetError(f'{path} has a chunk of {claimed} bytes')
+            file.seek(end)
+
+
 def _mcap_topic(schema: Any, channel: Any) -> Topic:
     name = schema.name if schema is not None else ''
     if channel.message_encoding == 'ros1':
@@ -301,7 +336,11 @@ class _SqliteFile:
         if not {('topics',), ('messages',)} <= set(tables.fetchall()):
             raise PoseNetError(f'{path} is not a bag: it has no tables topics and messages')
         rows = self._database.execute('SELECT id, name, type, serialization_format FROM topics')
-        self._by_id = {row[0]: Topic(*row[1:]) for row in rows}
+        self._by_id = {
+            number: Topic(*texts)
+            for number, *texts in rows
+            if all(isinstance(text, str) for text in texts)
+        }
         self._damage = ''
         self._counts: dict[Topic, int] = dict.fromkeys(self._by_id.values(), 0)
         try:

@@ -30,7 +30,7 @@ from posenet_ros.cache import posenet_home
 from posenet_ros.config import ModelConfig
 from posenet_ros.environment import expanded
 from posenet_ros.errors import CheckpointError, GraphError, everything_as, quoted, reason
-from posenet_ros.model.download import UnreachableError, download
+from posenet_ros.model.download import UnreachableError, download, shown
 from posenet_ros.model.tfjs_graph import MAX_GRAPH_BYTES, check_shards, read_topology
 
 BUCKET = 'https://storage.googleapis.com/tfjs-models/savedmodel/posenet'
@@ -100,7 +100,7 @@ def fetch_checkpoint(config: ModelConfig, force: bool = False) -> Checkpoint:
         CheckpointError: the files are missing, unreachable, incomplete or have the wrong SHA-256.
             The cache is unchanged then.
     """
-    what = f'model_url {quoted(config.model_url)}' if config.model_url else 'the weights'
+    what = f'model_url {quoted(shown(config.model_url))}' if config.model_url else 'the weights'
     with everything_as(CheckpointError, f'{what} cannot be used'):
         try:
             found = _found(config, force)
@@ -127,7 +127,7 @@ def _found(config: ModelConfig, force: bool) -> Checkpoint:
                 _download(config, url, folder)
     _verify_entry(config, entry)
     origin = entry / ORIGIN
-    source = _read_record(origin).strip() if origin.is_file() else url
+    source = _read_record(origin).strip() if origin.is_file() else shown(url)
     return _checkpoint(entry / _url_name(url), source)
 
 
@@ -261,7 +261,7 @@ def _download(config: ModelConfig, url: str, folder: Path) -> None:
     if urlsplit(url).scheme == 'http':
         _logger.warning(
             '%s is not encrypted: who is between can change it. model_sha256 would find that out',
-            quoted(url),
+            quoted(shown(url)),
         )
     try:
         _download_http(config, url, folder)
@@ -292,7 +292,7 @@ def _download_http(config: ModelConfig, url: str, folder: Path) -> None:
         expected = known.get(f'{_official_folder(config)}/{name}', sums[name])
         if sums[name] != expected:
             raise CheckpointError(
-                f'{address} is not the file that it should be: its SHA-256 is not {expected}'
+                f'{shown(address)} is not the file that it should be: its SHA-256 is not {expected}'
             )
         return path.stat().st_size
 
@@ -302,11 +302,13 @@ def _download_http(config: ModelConfig, url: str, folder: Path) -> None:
         for group in topology.weight_groups:
             missing = group.num_bytes  # no shard has more
             for shard in group.shards:
+                if shard in (name, CHECKSUMS, ORIGIN):
+                    raise GraphError(f'a weight shard has the name {shard}')
                 missing -= get(shard, f'{base}/{quote(shard)}{query}', missing)
         check_shards(topology, folder)
     except GraphError as error:
-        raise CheckpointError(f'{url} cannot be used: {error}') from error
-    _write_record(folder, sums, url)
+        raise CheckpointError(f'{shown(url)} cannot be used: {error}') from error
+    _write_record(folder, sums, shown(url))
 
 
 def _download_npm(folder: Path) -> None:

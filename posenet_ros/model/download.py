@@ -14,15 +14,23 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from posenet_ros.environment import dependencies_for
-from posenet_ros.errors import CheckpointError, DependencyError, reason
+from posenet_ros.errors import CheckpointError, DependencyError, quoted, reason
 
 SECONDS_TO_ANSWER = 20.0  # for connecting, and between two reads
 CHUNK_BYTES = 1 << 16
 # The longest that a download takes: this long, and as long as this line takes for its bytes.
 START_SECONDS = 60.0
 SLOWEST_BYTES_PER_SECOND = 30_000
+# Starts without the working directory and the user's variables, and reads where to import from.
+CHILD = """
+import json, sys
+sys.path[:], *request = json.loads(sys.stdin.readline())
+from posenet_ros.model.download import main
+main(*request)
+"""
 
 
 class UnreachableError(CheckpointError):
@@ -43,38 +51,55 @@ def download(url: str, path: Path, most_bytes: int) -> None:
         DependencyError: a package is missing.
     """
     seconds = START_SECONDS + most_bytes / SLOWEST_BYTES_PER_SECOND
+    # Where this package and others were imported from, and not the working directory.
+    request = [list(filter(None, sys.path)), url, str(path), most_bytes, seconds]
     with subprocess.Popen(
-        [sys.executable, '-m', __name__, url, str(path), str(most_bytes), str(seconds)],
-        # The package may have been imported from anywhere.
-        env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
+        [sys.executable, '-I', '-c', CHILD],
         stdin=subprocess.PIPE,  # closes when this process ends, and then the child ends too
         stdout=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for us
     ) as child:
-        assert child.stdout is not None
+        assert child.stdin is not None and child.stdout is not None
         try:
+            child.stdin.write(json.dumps(request).encode() + b'\n')
+            child.stdin.flush()
             output = child.stdout.read()
         except BaseException:
             child.kill()
             raise
     if child.returncode == -signal.SIGALRM:
-        raise UnreachableError(f'cannot fetch {url}: it takes longer than {seconds:.0f} s')
+        raise UnreachableError(f'cannot fetch {shown(url)}: it takes longer than {seconds:.0f} s')
     try:
         kind, text = json.loads(output)
     except ValueError as error:
-        raise UnreachableError(f'cannot fetch {url}: status {child.returncode}') from error
+        status = child.returncode
+        raise UnreachableError(f'cannot fetch {shown(url)}: status {status}') from error
     if kind == 'missing':
         raise DependencyError(text)
     if kind:
         error_type = UnreachableError if kind == 'unreachable' else CheckpointError
-        raise error_type(f'cannot fetch {url}: {text}')
+        raise error_type(f'cannot fetch {shown(url)}: {text}')
+
+
+def shown(url: str) -> str:
+    """A URL for messages and records: without the password and the query, which may be secret."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return quoted(url)
+    secret = parts._replace(query='...' if parts.query else '', fragment='')
+    return secret._replace(netloc=parts.netloc.rpartition('@')[2]).geturl()
 
 
 # In the child.
 
 
-def _main(url: str, path: str, most_bytes: int, seconds: float) -> tuple[str, str]:
-    """What kind of error there was, and its text; both empty if none."""
+def main(url: str, path: str, most_bytes: int, seconds: float) -> None:
+    """Downloads, and prints what kind of error there was and its text; both are empty if none."""
+    print(json.dumps(_attempt(url, path, most_bytes, seconds)))
+
+
+def _attempt(url: str, path: str, most_bytes: int, seconds: float) -> tuple[str, str]:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the node blocks signals, and children inherit
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -107,8 +132,9 @@ def _download(url: str, path: Path, most_bytes: int) -> tuple[str, str]:
     secure = url.lower().startswith('https:')
     with requests.get(url, stream=True, timeout=SECONDS_TO_ANSWER) as response:
         response.raise_for_status()
-        if secure and not response.url.startswith('https:'):
-            return 'refused', f'it leads to {response.url}, which is not encrypted'
+        for hop in (*response.history, response):
+            if secure and not hop.url.lower().startswith('https:'):
+                return 'refused', f'it leads to {shown(hop.url)}, which is not encrypted'
         # Wrong, missing, or of the compressed file: only for the progress bar.
         length = response.headers.get('Content-Length', '')
         total = int(length) if length.isdecimal() and len(length) < 12 else None
@@ -133,7 +159,3 @@ def _innermost_reason(error: BaseException) -> str:
         if not isinstance(inner, BaseException):
             return str(error).split(': ', 1)[-1] or type(error).__name__
         error = inner
-
-
-if __name__ == '__main__':
-    print(json.dumps(_main(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))))

@@ -336,6 +336,13 @@ class _Exporter:
             )
         return value
 
+    def channels(self, name: str) -> int:
+        """Of a tensor, or of a constant that is added to one."""
+        if name in self.depths:
+            return self.depths[name]
+        shape = self.constants[name].shape
+        return shape[1] if len(shape) == 4 else 1
+
     def constant(self, name: str, value: np.ndarray) -> str:
         self.constants[name] = np.ascontiguousarray(value)
         return name
@@ -348,7 +355,7 @@ class _Exporter:
         if op == 'Conv':
             self.depths[name] = self.constants[inputs[1]].shape[0]
         else:
-            self.depths[name] = next(self.depths[i] for i in inputs if i in self.depths)
+            self.depths[name] = max(map(self.channels, inputs))
         values = math.prod(size) * self.depths[name]
         if values > MAX_VALUES_PER_PIXEL * max(math.prod(self.input_size), MIN_PIXELS):
             raise GraphError(f'{op} {name} has {values} values, more than in any PoseNet')

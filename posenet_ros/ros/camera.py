@@ -86,10 +86,7 @@ class Camera:
         self._max_pixels = max_pixels
         self._compressed = topics.image_type == COMPRESSED_TYPE
         if self._compressed:
-            for module in (
-                'cv2',
-                'PIL.PngImagePlugin',
-            ):  # 0.2 s: now, not while the first image waits
+            for module in ('cv2', 'PIL.PngImagePlugin'):  # now, not while the first image waits
                 importlib.import_module(module)
         self._prefix = f'{name}/' if name else ''
         self._on_image: Callable[[Camera, Received], None] | None = None

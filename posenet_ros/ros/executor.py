@@ -11,7 +11,11 @@ from typing import Any, TypeVar
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.logging import get_logger
 
+from posenet_ros.errors import printable
+
 Result = TypeVar('Result')
+CLOCK_TOPIC = '/clock'
+WARN_PERIOD_SECONDS = 5.0
 
 
 class BackgroundExecutor(SingleThreadedExecutor):
@@ -32,6 +36,7 @@ class BackgroundExecutor(SingleThreadedExecutor):
         self._second_thread = 0
         self._thread = ThreadPoolExecutor(1, 'transitions', self._remember_thread)
         self._ended = threading.Event()
+        self._logger = get_logger('posenet_ros')
 
     def in_background(self, work: Callable[[], None]) -> None:
         """Queues work for the second thread."""
@@ -68,6 +73,15 @@ class BackgroundExecutor(SingleThreadedExecutor):
         """Passes callbacks of background services to the second thread; returns the others."""
         while True:
             handler, entity, node = super().wait_for_ready_callbacks(*args, **kwargs)
+            if getattr(entity, 'topic_name', '') == CLOCK_TOPIC:
+                # rclpy's own callback, which a time before 1970 makes fail: that would end the node
+                handler()
+                if handler.done() and handler.exception() is not None:
+                    self._logger.warning(
+                        f'{CLOCK_TOPIC}: {printable(str(handler.exception()))}',
+                        throttle_duration_sec=WARN_PERIOD_SECONDS,
+                    )
+                continue
             if entity not in self._background:
                 return handler, entity, node
 

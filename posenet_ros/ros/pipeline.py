@@ -74,8 +74,8 @@ class Pipeline:
         self.cameras: dict[str, Camera] = {}
         self.net: PoseNet | None = None  # run only by the model's thread
         self.inference_error = ''  # of the last batch
-        self._run_started: float | None = None  # of the run that goes on; time.monotonic()
-        self._usual_seconds = 0.0  # of a run
+        self._run_started: float | None = None  # of the batch in hand; time.monotonic()
+        self._usual_seconds = 0.0  # of a batch
         self._node = node
         self._parameters = parameters
         self._resting = 'deactivated'  # why no poses are published; empty while they are
@@ -163,6 +163,13 @@ class Pipeline:
     # Poses out: the model's thread.
 
     def _process(self, net: PoseNet, frames: dict[str, Received]) -> None:
+        self._run_started = time.monotonic()
+        try:
+            self._run(net, frames)
+        finally:
+            self._run_started = None
+
+    def _run(self, net: PoseNet, frames: dict[str, Received]) -> None:
         started = time.perf_counter()
         cameras, headers, images = [], [], []
         for name, message in frames.items():
@@ -183,7 +190,6 @@ class Pipeline:
             return
         converted = time.perf_counter()
         try:
-            self._run_started = time.monotonic()
             results = net.estimate(images, self._parameters.decoder)
         except BackendError as error:
             # The next image is processed as usual: the GPU may have free memory by then.
@@ -196,10 +202,8 @@ class Pipeline:
             for camera in cameras:
                 camera.statistics.image_dropped('unexpected error', self.inference_error)
             raise
-        finally:
-            self._run_started = None
         self.inference_error = ''
-        self._usual_seconds = net.stage_times.total
+        self._usual_seconds = converted - started + net.stage_times.total
         for camera, header, image, poses in zip(cameras, headers, images, results, strict=True):
             if self._resting:
                 camera.statistics.image_dropped(self._resting)

@@ -96,8 +96,8 @@ def run_node(
         return 1
     if left_over:
         node.get_logger().warning(
-            f'unknown arguments are ignored: {" ".join(left_over)}; set parameters and topics with '
-            f'{name} --ros-args -p NAME:=VALUE -r TOPIC:=TOPIC'
+            f'unknown arguments are ignored: {printable(" ".join(left_over))}; set parameters and '
+            f'topics with {name} --ros-args -p NAME:=VALUE -r TOPIC:=TOPIC'
         )
     for warning in sections_for_others(sys.argv, node.get_fully_qualified_name()):
         node.get_logger().warning(warning)

@@ -413,3 +413,29 @@ def test_table_that_computes_for_ever_is_not_read(tmp_path):
         )
     with pytest.raises(PoseNetError, match='has no tables topics and messages'):
         add(path, tmp_path)
+
+
+def test_chunk_that_becomes_gigabytes_is_refused(tmp_path, monkeypatch):
+    path = mcap_file(tmp_path / 'a.mcap', [image_data(i) for i in range(3)])
+    assert add(path, tmp_path) == ([0, 1, 2], [])
+    monkeypatch.setattr(bag_file, 'MAX_CHUNK_BYTES', 100)
+    with pytest.raises(PoseNetError, match=r'a\.mcap has a chunk of \d+ bytes'):
+        add(path, tmp_path)
+
+
+def test_compressed_file_that_fills_the_disk_is_refused(tmp_path, monkeypatch):
+    path = sqlite_file(tmp_path / 'a.db3', [image_data(1)])
+    packed = tmp_path / 'a.db3.zstd'
+    packed.write_bytes(zstandard.ZstdCompressor().compress(path.read_bytes()))
+    monkeypatch.setattr(bag_file, 'SHARE_OF_DISK', 1e-12)
+    with pytest.raises(PoseNetError, match='more than the free space'):
+        add(packed, tmp_path)
+
+
+def test_topic_whose_name_is_no_text_is_left_out(tmp_path):
+    path = sqlite_file(tmp_path / 'a.db3', [image_data(1)])
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute(
+            "INSERT INTO topics VALUES(9, zeroblob(5), 'sensor_msgs/msg/Image', 'cdr', '')"
+        )
+    assert add(path, tmp_path) == ([1], [])

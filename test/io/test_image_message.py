@@ -1,7 +1,9 @@
 """Every encoding of a camera driver, against definitions in plain numpy and against cv_bridge."""
 
 import array
+import struct
 import sys
+import zlib
 from types import SimpleNamespace
 
 import cv2
@@ -12,6 +14,7 @@ from posenet_ros import ImageError
 from posenet_ros.io import image_message
 from posenet_ros.io.image_message import ENCODINGS, compressed_to_rgb, copy_rgb, image_to_rgb
 from posenet_ros.io.jpeg import decode_jpeg
+from posenet_ros.io.picture_header import check_header
 
 HEIGHT, WIDTH = 12, 16
 GENERATOR = np.random.default_rng(0)
@@ -342,3 +345,28 @@ def test_jpeg_has_the_same_pixels_with_and_without_simplejpeg(astronaut, monkeyp
             with monkeypatch.context() as patch:
                 patch.setitem(sys.modules, 'simplejpeg', None)
                 assert np.array_equal(decode_jpeg(data)[0], found)
+
+
+def test_parts_that_say_nothing_are_bounded(astronaut):
+    """They took Pillow a minute of quadratic time."""
+    jpeg = cv2.imencode('.jpg', astronaut)[1].tobytes()
+    exif = b'\xff\xe1' + struct.pack('>H', 18) + b'Exif\0\0' + bytes(10)
+    filled = jpeg[:2] + 50 * (b'\xff' + exif) + jpeg[2:]
+    assert compressed_to_rgb(SimpleNamespace(format='jpeg', data=filled)).shape == astronaut.shape
+    png = cv2.imencode('.png', astronaut)[1].tobytes()
+    chunk = bytes(4) + b'aaAa' + struct.pack('>I', zlib.crc32(b'aaAa'))
+    for data in (jpeg[:2] + 200_000 * exif + jpeg[2:], png[:33] + 200_000 * chunk + png[33:]):
+        with pytest.raises(ImageError, match='whose header is damaged'):
+            compressed_to_rgb(SimpleNamespace(format='', data=data))
+
+
+def test_header_of_every_kind_of_jpeg_and_png_is_read(astronaut):
+    small = astronaut[:40, :56]
+    for suffix, options in (
+        ('.jpg', []), ('.jpg', [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]),
+        ('.jpg', [cv2.IMWRITE_JPEG_RST_INTERVAL, 2]), ('.png', []),
+    ):  # fmt: skip
+        data = memoryview(cv2.imencode(suffix, small, options)[1].tobytes())
+        check_header(data, 40 * 56)
+        with pytest.raises(ImageError, match='claim 56 x 40 pixels; at most 2239'):
+            check_header(data, 40 * 56 - 1)

@@ -541,3 +541,62 @@ def test_damaged_cache_entry_is_one_sentence(server, name, content):
     with pytest.raises(CheckpointError):
         fetch_checkpoint(config)
     assert fetch_checkpoint(config, force=True).sha256 == found.sha256
+
+
+def test_nothing_is_imported_from_the_working_directory(server, tmp_path, monkeypatch):
+    """It may be a data set that somebody has downloaded."""
+    for name in ('json', 'requests', 'signal', 'posenet_ros', 'tqdm'):
+        (tmp_path / f'{name}.py').write_text('import os; os._exit(3)')
+    monkeypatch.chdir(tmp_path)
+    assert fetch_checkpoint(ModelConfig(model_url=server.url)).sha256
+
+
+def test_passwords_and_queries_are_neither_logged_nor_stored(server, home, caplog):
+    url = server.url.replace('//', '//user:secret@') + '/model-stride16.json?token=secret'
+    found = fetch_checkpoint(ModelConfig(model_url=url))
+    assert 'secret' not in caplog.text + found.source
+    assert all(b'secret' not in path.read_bytes() for path in home.rglob('*') if path.is_file())
+    with pytest.raises(CheckpointError) as caught:
+        fetch_checkpoint(ModelConfig(model_url=url.replace('model-stride16', 'none')))
+    assert 'secret' not in str(caught.value) and 'none.json' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('hops', 'refused'),
+    [
+        (['https://a/x', 'https://b/x'], False),
+        (['http://a/x', 'http://b/x'], False),
+        (['https://a/x', 'http://b/x'], True),
+        (['https://a/x', 'http://b/x', 'https://a/x'], True),
+    ],
+)
+def test_no_redirection_leads_from_https_to_http(monkeypatch, tmp_path, hops, refused):
+    class Response:
+        def __init__(self, url, history=()):
+            self.url, self.history, self.headers = url, history, {}
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def raise_for_status(self):
+            pass
+
+        def iter_content(self, size):
+            return iter([b'x'])
+
+    answer = Response(hops[-1], [Response(url) for url in hops[:-1]])
+    monkeypatch.setattr('requests.get', lambda url, **options: answer)
+    kind, text = download._download(hops[0], tmp_path / 'file', 10)
+    assert (kind == 'refused') == refused == ('not encrypted' in text)
+
+
+@pytest.mark.parametrize('name', [checkpoint.CHECKSUMS, checkpoint.ORIGIN, 'model-stride16.json'])
+def test_shard_with_the_name_of_another_file_is_refused(server, model_folder, home, name):
+    graph = model_folder / 'model-stride16.json'
+    graph.write_text(graph.read_text().replace('group1-shard2of2.bin', name))
+    with pytest.raises(CheckpointError, match=f'has the name {name}'):
+        fetch_checkpoint(ModelConfig(model_url=server.url))
+    assert files(home) == []

@@ -208,3 +208,14 @@ def test_node_that_reads_nothing_known_is_named(tmp_path):
 
     with pytest.raises(GraphError, match='reads nowhere'):
         export_onnx(change(tmp_path, edit), 33, 33, 4)
+
+
+def test_constant_that_is_added_counts_for_the_bound_of_values(tmp_path):
+    """One channel plus a constant of thousands."""
+    graph = GraphWriter()
+    graph.conv('one', 'sub_2', (1, 1, 3, 1))
+    graph.const('many', np.zeros(3000, np.float32))
+    graph.node('sum', 'Add', 'one/conv', 'many')
+    path = graph.write(tmp_path / 'model.json')
+    with pytest.raises(GraphError, match=r'sum has \d+ values, more than in any PoseNet'):
+        export_onnx(load_graph(path), 257, 257, 16)

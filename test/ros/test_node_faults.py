@@ -28,6 +28,7 @@ from ros_processes import (
     values_of,
     wait_until,
 )
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage
 from visualization_msgs.msg import MarkerArray
 
@@ -271,6 +272,13 @@ def many_scans(count):
     return data[:start] + scan[:64] * count + scan + data[-2:]
 
 
+def exif_bomb():
+    """A JPEG with as much Exif as says nothing."""
+    data = cv2.imencode('.jpg', np.zeros((64, 64, 3), np.uint8))[1].tobytes()
+    exif = b'\xff\xe1' + struct.pack('>H', 18) + b'Exif\0\0' + bytes(10)
+    return data[:2] + 100_000 * exif + data[2:]
+
+
 def peak_memory(pid):
     status = Path(f'/proc/{pid}/status').read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith('VmHWM')))
@@ -284,7 +292,8 @@ def test_compressed_image_that_claims_too_much_costs_nothing(start_node, peer, a
     good = cv2.imencode('.jpg', astronaut[..., ::-1])[1].tobytes()
     bad = [
         png_of(20_000, 20_000), png_of(2**31 - 1, 2**31 - 1), jpeg_of(65_500, 65_500),
-        many_scans(3000), b'GIF89a' + bytes(100), b'BM' + bytes(100), b'II*\0' + bytes(1000),
+        many_scans(3000), exif_bomb(), b'GIF89a' + bytes(100), b'BM' + bytes(100),
+        b'II*\0' + bytes(1000),
         b'RIFF\x00\x01\x00\x00WEBPVP8 ' + bytes(300), b'#?RADIANCE\n' + bytes(100),
         b'P6 60000 60000 255\n', b'\0\0\0\x0cjP  ' + bytes(100), b'', b'\xff\xd8',
         b'\x89PNG\r\n\x1a\n',
@@ -326,6 +335,24 @@ def test_largest_compressed_image_is_a_parameter(start_node, peer, astronaut):
     camera.send_until(message(astronaut), lambda: 'max_image_pixels' in node.output)
     assert not poses
     camera.send_until(message(astronaut[:-1]), lambda: poses)
+
+
+def test_clock_of_before_1970_is_told_and_survived(start_node, peer, camera, astronaut):
+    """Rclpy's own callback fails, which would end the process."""
+    poses = peer.collect(PoseArray, f'{NODE}/poses')
+    node = start_node('-p', 'use_sim_time:=true')
+    camera.wait_for_node()
+    clock = peer.create_publisher(Clock, '/clock', 1)
+    assert wait_until(lambda: clock.get_subscription_count() >= 1)
+    for seconds in (-1, -(2**31), 2**31 - 1, 5):
+        message = Clock()
+        message.clock.sec, message.clock.nanosec = seconds, 2**32 - 1
+        for _ in range(3):
+            clock.publish(message)
+            peer.spin_for(0.1)
+    camera.send_until(as_image(astronaut), lambda: poses)
+    assert node.running()
+    assert node.output.count('/clock: Seconds value must not be negative') == 1
 
 
 BAD_CALIBRATIONS = [
