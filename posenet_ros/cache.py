@@ -121,19 +121,22 @@ class BuildCache:
         try:
             # Neither follows a link nor waits for a pipe.
             held = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with os.fdopen(held, 'rb') as file:
+            try:
                 found = os.fstat(held)
                 if not stat.S_ISREG(found.st_mode):
                     return None, f'{path} is not a file'
                 # The folder may have been replaced since it was checked.
                 if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o022:
                     return None, f'{path} is not ours alone'
-                start = file.read(len(_manifest(key, b'')) + DIGITS)
-                manifest, _, data = start.partition(END_OF_MANIFEST)
-                size = found.st_size - len(manifest) - 1
-                # Not read if it is longer than its manifest says: it may be of any length.
-                if manifest.startswith(_start_of_manifest(size)):
-                    data += file.read(size - len(data))
+                with os.fdopen(held, 'rb', closefd=False) as file:
+                    start = file.read(len(_manifest(key, b'')) + DIGITS)
+                    manifest, _, data = start.partition(END_OF_MANIFEST)
+                    size = found.st_size - len(manifest) - 1
+                    # Not read if it is longer than its manifest says: it may be of any length.
+                    if manifest.startswith(_start_of_manifest(size)):
+                        data += file.read(size - len(data))
+            finally:
+                os.close(held)
         except FileNotFoundError:
             return None, 'there is none yet'
         except (OSError, MemoryError) as error:

@@ -6,6 +6,7 @@ import random
 import stat
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -103,6 +104,13 @@ def test_file_of_somebody_else_is_not_used(cache, monkeypatch):
     assert cache.get(KEY, build) == PLAN and 'is not ours alone' in build.reasons[0]
     monkeypatch.setattr(os, 'getuid', lambda: 12345)
     assert cache.peek(KEY) is None
+
+
+def test_folder_in_the_place_of_a_file_leaves_no_descriptor_open(cache):
+    cache.path(KEY).mkdir()
+    before = len(list(Path('/proc/self/fd').iterdir()))
+    assert cache.peek(KEY) is None
+    assert len(list(Path('/proc/self/fd').iterdir())) == before
 
 
 def test_file_of_a_terabyte_is_not_read(cache):
