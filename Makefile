@@ -13,6 +13,13 @@ MINUTES ?= 60
 # Without what takes QEMU longer than the rest together: int8's calibration, goldens of large inputs.
 AARCH64_TESTS ?= test/core test/io test/test_cache.py test/model/test_tfjs_graph.py \
   test/model/test_onnx_export.py test/model/test_onnx_variants.py -k 'not warm_up and not half_precision'
+COVERAGE_OF_LOOPS ?= test/core -m 'not slow' -k 'not second_root and not input_equals and not d31 and not d13'
+COVERAGE_OF_REST ?= test/core test/io/test_image_message.py test/io/test_picture_header.py test/model \
+  test/ros/test_markers.py test/ros/test_serialized_image.py test/ros/test_statistics.py \
+  test/test_atomic_file.py test/test_cache.py test/test_config.py test/test_errors.py \
+  test/test_estimator.py test/test_input_size.py -m 'not slow' \
+  --ignore=test/model/test_calibration.py --ignore=test/model/test_int8.py \
+  -k 'not damaged_cache and not network_is_made_once'
 
 VARIANT := $(subst /,_,$(if $(filter-out kilted,$(DISTRO)),-$(DISTRO))$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))$(if $(NUMPY),-numpy$(NUMPY)))
 VENV := .venv$(VARIANT)
@@ -29,7 +36,7 @@ PACKAGE := CMakeLists.txt package.xml msg posenet_ros scripts launch config requ
 SOURCES := CMakeLists.txt package.xml $(wildcard msg/*) $(wildcard scripts/*) \
   $(shell find posenet_ros launch config -type d -not -name __pycache__)
 
-.PHONY: help demo test quick test-launch test-security test-aarch64 fuzz soak env lint bench clean
+.PHONY: help demo test quick test-launch test-security test-aarch64 fuzz soak coverage env lint bench clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -91,6 +98,18 @@ $(BUILD)/.fuzz: $(VENV)/.ready requirements/fuzz.txt
 	@$(IN_ENV) python -m pip --disable-pip-version-check install -q -r requirements/fuzz.txt
 	@touch $@
 
+# Loops count only where they run as Python, which takes minutes for an image: so in core/'s own
+# tests, and elsewhere they run compiled.
+coverage: env $(BUILD)/.quality ## lines and branches of the core that tests run: 95% at least
+	@$(IN_ENV) coverage erase && \
+	  NUMBA_DISABLE_JIT=1 coverage run -m pytest $(COVERAGE_OF_LOOPS) $(PYTEST_ARGS) && \
+	  coverage run -m pytest $(COVERAGE_OF_REST) $(PYTEST_ARGS) && \
+	  coverage combine -q && coverage report
+
+$(BUILD)/.quality: $(VENV)/.ready requirements/quality.txt
+	@$(IN_ENV) python -m pip --disable-pip-version-check install -q -r requirements/quality.txt
+	@touch $@
+
 soak: env $(BUILD)/.bench ## an hour of a camera that is unplugged, reconfigured and cycled (MINUTES=60)
 	@$(IN_ENV) python tools/soak.py $(MINUTES)
 
@@ -109,4 +128,4 @@ $(BUILD)/.bench: $(VENV)/.ready requirements/bench.txt
 	@touch $@
 
 clean: ## remove everything that was built
-	rm -rf .venv* build* install* log .pytest_cache
+	rm -rf .venv* build* install* log .pytest_cache .coverage

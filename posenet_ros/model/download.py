@@ -6,6 +6,7 @@ download is a process of its own, which the operating system ends when its time 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -57,12 +58,13 @@ def download(url: str, path: Path, most_bytes: int) -> None:
         [sys.executable, '-I', '-c', CHILD],
         stdin=subprocess.PIPE,  # closes when this process ends, and then the child ends too
         stdout=subprocess.PIPE,
+        bufsize=0,
         start_new_session=True,  # Ctrl-C is for us
     ) as child:
         assert child.stdin is not None and child.stdout is not None
         try:
-            child.stdin.write(json.dumps(request).encode() + b'\n')
-            child.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):  # it has ended already: see below
+                child.stdin.write(json.dumps(request).encode() + b'\n')
             output = child.stdout.read()
         except BaseException:
             child.kill()

@@ -122,6 +122,14 @@ def test_without_a_pose_that_agrees_the_first_look_stays():
         assert merged.scores.tolist() == first.scores.tolist()
 
 
+def test_somebody_of_whom_nothing_is_clear_is_compared_as_a_whole():
+    first = people((210, 110, 250, 220), scores=[0.2], keypoint_scores=0.05)
+    near = moved(people((211, 110, 251, 220), scores=[0.6]), -200, -100)
+    far = moved(people((400, 300, 440, 410), scores=[0.6]), -200, -100)
+    assert merge_closeups(first, [(closeup_of(0), near)]).scores.tolist() == pytest.approx([0.4])
+    assert merge_closeups(first, [(closeup_of(0), far)]).scores.tolist() == [0.2]
+
+
 def test_two_closeups_that_see_one_person_give_one_pose():
     first = people((210, 110, 250, 220), (225, 112, 262, 222), (500, 100, 540, 200))
     found = people((212, 110, 252, 220), scores=[0.6])

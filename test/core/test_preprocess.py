@@ -1,5 +1,6 @@
 """Padding, resizing, normalising, and mapping keypoints back to the image."""
 
+import numba
 import numpy as np
 import pytest
 from goldens import SHARED, golden_paths, load_golden
@@ -85,7 +86,7 @@ def plain_resize(image, height, width):
             top = padded[y0, x0] + (padded[y0, x1] - padded[y0, x0]) * (sx - x0)
             bottom = padded[y1, x0] + (padded[y1, x1] - padded[y1, x0]) * (sx - x0)
             result[y, x] = top + (bottom - top) * (sy - y0)
-    return result / np.float32(127.5) - np.float32(1)
+    return result
 
 
 @pytest.mark.parametrize(
@@ -97,13 +98,21 @@ def plain_resize(image, height, width):
         ((33, 33), (33, 33)),  # nothing to do
         ((48, 64), (33, 49)),
         ((20, 10), (65, 33)),  # enlarged
+        ((31, 33), (33, 33)),  # one black row above, and one below
+        ((20, 40), (33, 33)),  # an image's last row blends into black
+        ((100, 1), (33, 1)),  # no column of the input shows the image
     ],
 )
-def test_any_size_is_padded_and_resized_as_defined(image_size, input_size):
+@pytest.mark.parametrize('architecture', ['MobileNetV1', 'ResNet50'])
+def test_any_size_is_padded_resized_and_normalised_as_defined(image_size, input_size, architecture):
     image = photo(*image_size)
-    assert np.allclose(
-        network_input(image, *input_size), plain_resize(image, *input_size), rtol=0, atol=1e-6
-    )
+    resized = plain_resize(image, *input_size)
+    if architecture == 'ResNet50':
+        expected = resized + np.array([-123.15, -115.90, -103.06], np.float32)
+    else:
+        expected = resized / np.float32(127.5) - np.float32(1)
+    found = network_input(image, *input_size, architecture)
+    assert np.allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_strides_of_the_image_do_not_matter():
@@ -131,6 +140,16 @@ def test_strides_of_the_image_do_not_matter():
         assert np.array_equal(network_input(view, 33, 33), expected)
 
 
+def test_grey_image_is_one_of_three_equal_colours():
+    grey = np.broadcast_to(photo(48, 64)[..., :1], (48, 64, 3))
+    assert np.array_equal(network_input(grey, 33, 33), network_input(grey.copy(), 33, 33))
+
+
+def test_scale_is_image_pixels_per_input_pixel():
+    assert Letterbox.fit(480, 640, 257, 257).scale == 640 / 257
+    assert Letterbox.fit(640, 480, 257, 257).scale == 640 / 257
+
+
 def test_image_is_read_where_it_lies():
     image = photo(48, 64)
     with_alpha = np.dstack([image, image[..., :1]])
@@ -141,6 +160,7 @@ def test_image_is_read_where_it_lies():
         assert byte_bounds(_memory(view)[0]) == byte_bounds(view)
 
 
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason='nothing is compiled')
 def test_every_layout_runs_the_same_compiled_form():
     """Nothing may be compiled while a live frame waits."""
     from posenet_ros.core.preprocess import _pad_resize_normalise
@@ -170,5 +190,6 @@ def test_every_layout_runs_the_same_compiled_form():
     ],
 )
 def test_array_that_is_no_rgb_image_is_refused_by_name(image, named):
+    check_image(np.zeros((1, 1, 3), np.uint8))
     with pytest.raises(ImageError, match=named):
         check_image(image)

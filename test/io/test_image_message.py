@@ -370,3 +370,110 @@ def test_header_of_every_kind_of_jpeg_and_png_is_read(astronaut):
         check_header(data, 40 * 56)
         with pytest.raises(ImageError, match='claim 56 x 40 pixels; at most 2239'):
             check_header(data, 40 * 56 - 1)
+
+
+@pytest.mark.parametrize('pattern', ['rggb', 'bggr', 'gbrg', 'grbg'])
+def test_mosaic_in_a_jpeg_has_the_samples_of_the_jpeg(pattern):
+    samples = np.repeat(np.arange(0, 240, 10, dtype=np.uint8)[:, None], 32, axis=1)
+    sent = compressed(samples, f'bayer_{pattern}8; jpeg compressed ', '.jpg')
+    decoded = cv2.imdecode(np.frombuffer(sent.data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    raw = SimpleNamespace(
+        height=24, width=32, encoding=f'bayer_{pattern}8', step=32, is_bigendian=0,
+        data=decoded.tobytes(),
+    )  # fmt: skip
+    assert np.array_equal(compressed_to_rgb(sent), image_to_rgb(raw))
+
+
+@pytest.mark.parametrize(
+    ('dtype', 'encoding', 'means'),
+    [
+        ('uint8', 'bayer_rggb16', 'bayer_rggb8'),
+        ('uint16', 'bayer_rggb8', 'bayer_rggb16'),
+        ('uint8', 'mono16', 'mono8'),
+    ],
+)
+def test_file_of_other_bits_than_the_camera_had_is_what_the_file_is(dtype, encoding, means):
+    samples = np.random.default_rng(0).integers(0, 256, (24, 32)).astype(dtype)
+    raw = SimpleNamespace(
+        height=24, width=32, encoding=means, step=samples.strides[0], is_bigendian=0,
+        data=samples.tobytes(),
+    )  # fmt: skip
+    found = compressed_to_rgb(compressed(samples, f'{encoding}; png compressed '))
+    assert np.array_equal(found, image_to_rgb(raw))
+
+
+def test_png_that_is_cut_behind_its_header_is_told_with_its_length(astronaut):
+    sent = compressed(astronaut, 'png')
+    sent.data = sent.data[:1000]
+    with pytest.raises(ImageError, match='1000 bytes of PNG cannot be decoded'):
+        compressed_to_rgb(sent)
+
+
+def test_mosaic_in_a_jpeg_that_cannot_be_decoded_is_told_with_its_length():
+    sent = compressed(np.zeros((24, 32), np.uint8), 'bayer_rggb8; jpeg compressed ', '.jpg')
+    jpeg, frame = sent.data, sent.data.index(b'\xff\xc0')
+    without_its_table = jpeg[: frame + 12] + b'\3' + jpeg[frame + 13 :]
+    for sent.data in (without_its_table, claiming(jpeg, 65_500, 65_500)):
+        with pytest.raises(ImageError, match=f'{len(jpeg)} bytes of JPEG cannot be decoded'):
+            compressed_to_rgb(sent, max_pixels=1 << 40)
+
+
+@pytest.mark.parametrize(
+    ('fields', 'why'),
+    [
+        ({'encoding': 'rgb8'}, ''),
+        ({'encoding': 'mono16'}, ''),
+        ({'encoding': '8UC3'}, ''),
+        ({'encoding': '16UC1'}, "'16UC1' holds depth or other values, not a picture"),
+        ({'encoding': '32FC1'}, "'32FC1' holds depth or other values, not a picture"),
+        ({'encoding': 'something'}, ''),  # nobody knows
+        ({'format': 'jpeg'}, ''),
+        ({'format': '16UC1; compressedDepth'}, "'16UC1; compressedDepth' holds depth"),
+        ({'format': '32FC1; png compressed '}, "unknown encoding '32FC1'"),
+    ],
+)
+def test_what_is_no_picture_is_known_before_it_is_decoded(fields, why):
+    found = image_message.no_picture(SimpleNamespace(**fields))
+    assert why in found and bool(found) == bool(why)
+
+
+def claiming(jpeg, height, width):
+    """A JPEG whose header says another size."""
+    at = jpeg.index(b'\xff\xc0') + 5
+    return jpeg[:at] + struct.pack('>HH', height, width) + jpeg[at + 4 :]
+
+
+@pytest.mark.parametrize('library', ['simplejpeg', 'OpenCV'])
+def test_jpeg_that_claims_too_much_is_not_decoded(library, astronaut, monkeypatch):
+    pytest.importorskip('simplejpeg')
+    jpeg = claiming(cv2.imencode('.jpg', astronaut)[1].tobytes(), 65_500, 65_500)
+    if library == 'OpenCV':
+        monkeypatch.setitem(sys.modules, 'simplejpeg', None)
+        assert decode_jpeg(jpeg) == (None, '')
+    else:
+        assert decode_jpeg(jpeg) == (None, 'its header claims 65500 x 65500 pixels')
+
+
+def test_jpeg_that_does_not_fit_the_memory_is_told(astronaut, monkeypatch):
+    simplejpeg = pytest.importorskip('simplejpeg')
+
+    def full(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(simplejpeg, 'decode_jpeg', full)
+    jpeg = cv2.imencode('.jpg', astronaut)[1].tobytes()
+    assert decode_jpeg(jpeg) == (None, 'it is too large for the memory')
+
+
+@pytest.mark.parametrize('error', [ValueError('Unsupported\n colours'), KeyError('YCCK')])
+def test_jpeg_that_simplejpeg_does_not_take_is_decoded_by_opencv(astronaut, monkeypatch, error):
+    simplejpeg = pytest.importorskip('simplejpeg')
+
+    def refuses(*_, **__):
+        raise error
+
+    monkeypatch.setattr(simplejpeg, 'decode_jpeg', refuses)
+    jpeg = cv2.imencode('.jpg', astronaut)[1].tobytes()
+    found, damage = decode_jpeg(jpeg)
+    assert np.array_equal(found, cv2.imdecode(np.frombuffer(jpeg, 'u1'), 1)[..., ::-1])
+    assert damage in ('Unsupported colours', "'YCCK'")

@@ -2,12 +2,14 @@
 
 import contextlib
 import http.server
+import io
 import json
 import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import zlib
@@ -102,6 +104,12 @@ def test_urls_are_fetched_once_and_then_cached(server, form):
     assert len(server.requests) == fetched
     assert fetch_checkpoint(config, force=True).sha256 == first.sha256
     assert len(server.requests) == 2 * fetched
+
+
+def test_local_checkpoint_that_is_damaged_is_told(model_folder):
+    (model_folder / 'model-stride16.json').write_text('{')
+    with pytest.raises(CheckpointError, match=r'model-stride16\.json is not JSON'):
+        fetch_checkpoint(ModelConfig(model_url=str(model_folder)))
 
 
 def test_checksum_is_of_the_whole_checkpoint(model_folder):
@@ -225,16 +233,46 @@ def test_query_of_a_signed_url_is_kept_for_the_shards(server):
         ('echo no such package >&2; exit 1', 'no such package'),
         ('echo rubbish >package.tgz', 'not what it should be'),
         ('true', 'not what it should be'),
+        ('exec sleep 60', 'npm took over 2 s'),
     ],
 )
 def test_npm_that_fails_is_reported_with_its_reason(monkeypatch, home, tmp_path, script, named):
     monkeypatch.setattr(checkpoint, 'BUCKET', 'http://127.0.0.1:9')
+    monkeypatch.setattr(checkpoint, 'NPM_TIMEOUT_SECONDS', 2 if 'sleep' in script else 60)
     (tmp_path / 'bin').mkdir()
     npm = tmp_path / 'bin/npm'
     npm.write_text(f'#!/bin/sh\n{script}\n')
     npm.chmod(0o755)
     monkeypatch.setenv('PATH', f'{tmp_path}/bin:/usr/bin:/bin')
     with pytest.raises(CheckpointError, match=named):
+        fetch_checkpoint(ModelConfig())
+    assert files(home) == []
+
+
+def packed_by_npm(monkeypatch, tmp_path, content):
+    """An npm that packs the default model: each file with this content, or a folder for None."""
+    monkeypatch.setattr(checkpoint, 'BUCKET', 'http://127.0.0.1:9')
+    with tarfile.open(tmp_path / 'packed.tgz', 'w:gz') as tar:
+        for path in checkpoint.KNOWN_SHA256:
+            name = path.rsplit('/', 1)[1]
+            member = tarfile.TarInfo(f'{checkpoint.NPM_FOLDER}/{name}')
+            if content is None:
+                member.type = tarfile.DIRTYPE
+            member.size = len(content or b'')
+            tar.addfile(member, io.BytesIO(content or b''))
+    (tmp_path / 'bin').mkdir()
+    npm = tmp_path / 'bin/npm'
+    npm.write_text(f'#!/bin/sh\ncp {tmp_path}/packed.tgz .\n')
+    npm.chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path}/bin:/usr/bin:/bin')
+
+
+@pytest.mark.parametrize(
+    ('content', 'named'), [(b'other', 'does not have SHA-256 '), (None, 'is not a file')]
+)
+def test_package_of_other_files_is_refused(monkeypatch, home, tmp_path, content, named):
+    packed_by_npm(monkeypatch, tmp_path, content)
+    with pytest.raises(CheckpointError, match=f'and from npm: .*{named}'):
         fetch_checkpoint(ModelConfig())
     assert files(home) == []
 
@@ -286,6 +324,7 @@ def test_only_the_default_model_is_looked_for_on_npm(monkeypatch):
         ('/nowhere/model.json', '/nowhere/model.json'),
         ('ftp://host/model.json', 'scheme ftp'),
         ('file:///nowhere', '/nowhere'),
+        (300 * 'x', 'File name too long|there is no file'),
     ],
 )
 def test_wrong_model_url_is_named(url, named):

@@ -219,3 +219,108 @@ def test_constant_that_is_added_counts_for_the_bound_of_values(tmp_path):
     path = graph.write(tmp_path / 'model.json')
     with pytest.raises(GraphError, match=r'sum has \d+ values, more than in any PoseNet'):
         export_onnx(load_graph(path), 257, 257, 16)
+
+
+def node_of(nodes, op):
+    return next(node for node in nodes if node['op'] == op)
+
+
+@pytest.mark.parametrize(
+    ('edit', 'message'),
+    [
+        (
+            lambda nodes: nodes.append({'name': 'x', 'op': 'Placeholder'}),
+            'the graph has a second input',
+        ),
+        (
+            lambda nodes: nodes.append({'name': 'x', 'op': 'Const'}),
+            'the constant x has no weights',
+        ),
+        (
+            lambda nodes: node_of(nodes, 'Conv2D').update(
+                attr=node_of(nodes, 'Conv2D')['attr']
+                | {'fused_ops': {'list': {'s': [b64('Elu')['s']]}}}
+            ),
+            r"Conv2D conv0/conv has the fused operations \['Elu'\]",
+        ),
+        (
+            lambda nodes: node_of(nodes, 'Conv2D')['attr'].update(padding=b64('EXPLICIT')),
+            'Conv2D conv0/conv has the padding EXPLICIT',
+        ),
+    ],
+)
+def test_what_no_posenet_has_is_refused_by_name(tmp_path, edit, message):
+    with pytest.raises(GraphError, match=message):
+        export_onnx(change(tmp_path, edit), 33, 33, 4)
+
+
+def padded(tmp_path, paddings):
+    graph = GraphWriter()
+    graph.const('pad/paddings', np.array(paddings, np.int32))
+    graph.node('pad', 'Pad', 'sub_2', 'pad/paddings')
+    graph.conv('conv0', 'pad', (3, 3, 3, 8), stride=4, activation='Relu')
+    graph.heads('conv0', 8)
+    return load_graph(graph.write(tmp_path / 'model.json'))
+
+
+@pytest.mark.parametrize(
+    'paddings',
+    [
+        [[0, 0], [1, 1], [1, 1]],
+        [[1, 0], [1, 1], [1, 1], [0, 0]],
+        [[0, 0], [1, 1], [1, 1], [0, 2]],
+        [[0, 0], [1, -1], [1, 1], [0, 0]],
+    ],
+)
+def test_padding_of_anything_but_rows_and_columns_is_refused(tmp_path, paddings):
+    export_onnx(padded(tmp_path, [[0, 0], [1, 1], [1, 1], [0, 0]]), 33, 33, 4)
+    with pytest.raises(GraphError, match='Pad pad does more than pad rows and columns'):
+        export_onnx(padded(tmp_path, paddings), 33, 33, 4)
+
+
+def test_head_of_other_channels_is_refused(tmp_path):
+    graph = GraphWriter()
+    graph.conv('conv0', 'sub_2', (3, 3, 3, 8), stride=4, activation='Relu')
+    for name, depth in (('offset', 34), ('heatmap', 16), ('displacement_fwd', 32)):
+        graph.conv(f'net/{name}_2/BiasAdd', 'conv0', (1, 1, 8, depth))
+    with pytest.raises(GraphError, match='has 16 channels; PoseNet has 17'):
+        export_onnx(load_graph(graph.write(tmp_path / 'model.json')), 33, 33, 4)
+
+
+def test_inner_node_with_the_name_of_an_output_is_refused(tmp_path):
+    graph = GraphWriter()
+    graph.conv('offset', 'sub_2', (3, 3, 3, 8), stride=4, activation='Relu')
+    graph.heads('offset', 8)
+    with pytest.raises(GraphError, match='an inner node offset, which is the name of an output'):
+        export_onnx(load_graph(graph.write(tmp_path / 'model.json')), 33, 33, 4)
+
+
+def test_input_that_is_too_small_for_a_window_is_refused(tmp_path):
+    writer = GraphWriter()
+    writer.conv('conv0', 'sub_2', (7, 7, 3, 8), stride=4, padding='VALID')
+    writer.heads('conv0', 8)
+    graph = load_graph(writer.write(tmp_path / 'model.json'))
+    with pytest.raises(GraphError, match='an input of 5 x 33 is too small for Conv2D conv0/conv'):
+        export_onnx(graph, 5, 33, 4)
+
+
+def test_graph_that_would_fill_the_memory_is_refused(tmp_path):
+    graph = GraphWriter()
+    paddings = np.array([[0, 0], [30_000, 0], [30_000, 0], [0, 0]], np.int32)
+    graph.const('pad/paddings', paddings)
+    graph.node('pad', 'Pad', 'sub_2', 'pad/paddings')
+    graph.conv('conv0', 'pad', (3, 3, 3, 8), stride=1)
+    graph.heads('conv0', 8)
+    with pytest.raises(GraphError, match=r'Conv conv0/conv has \d+ values, more than in any'):
+        export_onnx(load_graph(graph.write(tmp_path / 'model.json')), 33, 33, 1)
+
+
+def test_constant_behind_an_identity_is_a_constant(tmp_path):
+    graph = GraphWriter()
+    tensor = graph.conv('conv0', 'sub_2', (3, 3, 3, 8), stride=4, activation='Relu')
+    graph.node('bias/read', 'Identity', graph.random('bias', 8))
+    graph.node('sum', 'AddV2', tensor, 'bias/read')
+    graph.heads('sum', 8)
+    batch = images(1, 33, 33)
+    heads = run(export_onnx(load_graph(graph.write(tmp_path / 'm.json')), 33, 33, 4), batch)
+    assert_close({n: head[0] for n, head in heads.items()}, reference_heads(graph, batch[0]))

@@ -5,7 +5,7 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
 from posenet_ros import SKELETON, Pose
-from posenet_ros.ros.markers import PixelPlane, calibrated, pose_markers
+from posenet_ros.ros.markers import PixelPlane, calibrated, has_values, no_markers, pose_markers
 
 INFO = CameraInfo(
     width=640,
@@ -131,3 +131,30 @@ def test_deviations_are_circles_around_the_joints_that_are_shown():
 def test_no_people_remove_the_old_markers():
     (only,) = pose_markers(Header(), [], PLANE, 0.3, 0.15).markers
     assert only.action == Marker.DELETEALL
+
+
+def test_zeros_are_no_calibration_at_all():
+    assert not has_values(CameraInfo()) and not calibrated(CameraInfo())
+    assert not calibrated(None)
+    for name in ('p', 'k'):
+        values = [0.0] * len(getattr(CameraInfo(), name))
+        values[0] = 500.0
+        info = CameraInfo(**{name: values})
+        assert has_values(info) and not calibrated(info)  # without a vertical focal length
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf, 1e9])
+def test_calibration_of_impossible_values_is_none(value):
+    assert calibrated(INFO)
+    for name in ('p', 'k'):
+        values = list(getattr(INFO, name))
+        values[2] = value
+        info = CameraInfo(p=INFO.p, k=INFO.k)
+        setattr(info, name, values)
+        assert has_values(info) and not calibrated(info)
+
+
+def test_markers_are_removed_by_one_that_says_so():
+    header = Header(frame_id='camera')
+    (marker,) = no_markers(header).markers
+    assert marker.action == Marker.DELETEALL and marker.header == header
