@@ -10,6 +10,9 @@ PYTEST_ARGS ?=
 CASES ?= 1000000
 SEED ?= 1
 MINUTES ?= 60
+# Of make mutants: a file of posenet_ros, and how many of its mutants (0: all).
+MODULE ?= posenet_ros/input_size.py
+MOST ?= 0
 # Without what takes QEMU longer than the rest together: int8's calibration, goldens of large inputs.
 AARCH64_TESTS ?= test/core test/io test/test_cache.py test/model/test_tfjs_graph.py \
   test/model/test_onnx_export.py test/model/test_onnx_variants.py -k 'not warm_up and not half_precision'
@@ -36,7 +39,7 @@ PACKAGE := CMakeLists.txt package.xml msg posenet_ros scripts launch config requ
 SOURCES := CMakeLists.txt package.xml $(wildcard msg/*) $(wildcard scripts/*) \
   $(shell find posenet_ros launch config -type d -not -name __pycache__)
 
-.PHONY: help demo test quick test-launch test-security test-aarch64 fuzz soak coverage env lint bench clean
+.PHONY: help demo test quick test-launch test-security test-aarch64 fuzz soak coverage mutants env lint bench clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -105,6 +108,9 @@ coverage: env $(BUILD)/.quality ## lines and branches of the core that tests run
 	  NUMBA_DISABLE_JIT=1 coverage run -m pytest $(COVERAGE_OF_LOOPS) $(PYTEST_ARGS) && \
 	  coverage run -m pytest $(COVERAGE_OF_REST) $(PYTEST_ARGS) && \
 	  coverage combine -q && coverage report
+
+mutants: env $(BUILD)/.quality ## faults that a module's tests do not find (MODULE=posenet_ros/config.py MOST=100)
+	@$(IN_ENV) python tools/mutants.py $(MODULE) $(MOST) $(SEED)
 
 $(BUILD)/.quality: $(VENV)/.ready requirements/quality.txt
 	@$(IN_ENV) python -m pip --disable-pip-version-check install -q -r requirements/quality.txt

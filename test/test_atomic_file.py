@@ -223,8 +223,16 @@ def test_folder_in_the_place_of_the_work_is_told(tmp_path):
     told = pytest.raises(PoseNetError, match=r'out\.partial\.json is in the way: it is a folder')
     with told, partial_path(tmp_path / 'out.json'):
         raise AssertionError('never here')
-    told = pytest.raises(PoseNetError, match='there is no folder')
-    with told, partial_path(tmp_path / 'missing/out.json'):
+
+
+@pytest.mark.parametrize(
+    ('name', 'reason'), [('missing/out.json', 'there is no folder'), ('folder', 'Is a directory')]
+)
+@pytest.mark.parametrize('writes', [atomic_path, partial_path])
+def test_unwritable_path_is_told_before_the_work_begins(tmp_path, writes, name, reason):
+    (tmp_path / 'folder').mkdir()
+    told = pytest.raises(PoseNetError, match=f'cannot write .*{name}: {reason}')
+    with told, writes(tmp_path / name):
         raise AssertionError('never here')
 
 

@@ -1,5 +1,7 @@
 """Built files on disk: what is loaded is what was built, by this user, within bounds."""
 
+import hashlib
+import json
 import multiprocessing
 import os
 import random
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from posenet_ros import BackendError
-from posenet_ros.cache import BuildCache
+from posenet_ros.cache import MAX_BYTES, BuildCache, CacheError, posenet_home
 
 PLAN = bytes(range(256)) * 2
 KEY = {'onnx': 'abc', 'gpu': 'a GPU', 'compute_capability': [8, 6]}
@@ -113,6 +115,23 @@ def test_folder_in_the_place_of_a_file_leaves_no_descriptor_open(cache):
     assert len(list(Path('/proc/self/fd').iterdir())) == before
 
 
+def test_link_to_a_good_file_is_not_followed(cache, tmp_path):
+    cache.get(KEY, Build())
+    cache.path(KEY).rename(tmp_path / 'elsewhere')
+    cache.path(KEY).symlink_to(tmp_path / 'elsewhere')
+    build = Build()
+    assert cache.get(KEY, build) == PLAN and len(build.reasons) == 1
+    assert not cache.path(KEY).is_symlink()
+
+
+def test_what_is_there_is_read_without_a_lock_and_used_is_what_was_read(cache, monkeypatch):
+    cache.get(KEY, Build())
+    os.utime(cache.path(KEY), (1, 1))
+    monkeypatch.setattr(cache, '_locked', None)
+    assert cache.get(KEY, Build(b'never')) == PLAN
+    assert cache.path(KEY).stat().st_mtime > 1
+
+
 def test_file_of_a_terabyte_is_not_read(cache):
     cache.get(KEY, Build())
     os.truncate(cache.path(KEY), 1 << 40)
@@ -139,6 +158,14 @@ def test_what_is_no_file_is_told_or_replaced(cache, caplog, kind, place):
     told = [record.getMessage() for record in caplog.records]
     assert all(str(cache.folder) in text for text in told) and len(told) <= 1
     assert told or cache.get(KEY, Build(b'never')) == PLAN
+    if kind == 'folder':
+        assert told
+    if place == 'file' and kind in ('folder', 'pipe'):
+        assert build.reasons == [f'{path} is not a file']
+    elif place == 'file':
+        assert build.reasons == [
+            'the one in the cache cannot be read: Too many levels of symbolic links'
+        ]
 
 
 def test_folder_is_its_owners_alone(cache):
@@ -147,7 +174,7 @@ def test_folder_is_its_owners_alone(cache):
     assert stat.S_IMODE(cache.path(KEY).stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize('mode', [0o755, 0o770, 0o702, 0o710])
+@pytest.mark.parametrize('mode', [0o755, 0o770, 0o701, 0o702, 0o704, 0o710, 0o720, 0o740])
 def test_folder_that_others_can_enter_is_refused(tmp_path, monkeypatch, mode):
     monkeypatch.setenv('POSENET_HOME', str(tmp_path))
     folder = tmp_path / 'engines'
@@ -173,6 +200,24 @@ def test_link_and_file_in_the_folders_place_are_refused(tmp_path, monkeypatch):
     for name in ('link', 'file'):
         with pytest.raises(BackendError, match='is not a folder'):
             BuildCache(name)
+
+
+@pytest.mark.parametrize('home', ['file', 'file/deeper', '~nobody-of-this-name/home'])
+def test_home_that_cannot_be_is_told(tmp_path, monkeypatch, home):
+    (tmp_path / 'file').touch()
+    monkeypatch.setenv('POSENET_HOME', home if home[0] == '~' else str(tmp_path / home))
+    with pytest.raises(CacheError, match='cannot use the cache engines: '):
+        BuildCache('engines')
+
+
+def test_home_is_made_with_all_that_leads_there(tmp_path, monkeypatch):
+    monkeypatch.setenv('POSENET_HOME', str(tmp_path / 'a/b'))
+    BuildCache('engines')
+    assert BuildCache('networks').folder == tmp_path / 'a/b/networks'
+    assert {path.name for path in (tmp_path / 'a/b').iterdir()} == {'engines', 'networks'}
+    monkeypatch.setenv('POSENET_HOME', '')
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert posenet_home() == tmp_path / '.cache/posenet_ros'
 
 
 # Interruptions and other processes.
@@ -322,6 +367,60 @@ def test_least_recently_used_files_go_first(tmp_path, monkeypatch):
     cache.get(keys[4], Build(4 * PLAN))  # larger than all of the cache: it alone stays
     assert [cache.peek(key) is not None for key in keys] == [False] * 4 + [True]
     assert len(list(cache.folder.iterdir())) == 1
+
+
+def test_a_cache_holds_a_gigabyte_whichever_way_it_is_filled(cache, tmp_path):
+    assert MAX_BYTES == cache._max_bytes == 1024**3
+    small = BuildCache('engines', max_bytes=3 * len(PLAN))
+    for number in range(9):
+        small.put({'onnx': str(number)}, PLAN)
+    sizes = [path.stat().st_size for path in small.folder.iterdir()]
+    assert 0 < sum(sizes) <= 3 * len(PLAN)
+
+
+def test_as_many_bytes_as_the_limit_are_kept_whatever_the_clock_says(cache):
+    for number in range(3):
+        cache.put({'onnx': number}, PLAN)
+        future = 4_000_000_000 + number  # these were used before the clock was set back
+        os.utime(cache.path({'onnx': number}), (future, future))
+    size = cache.path({'onnx': 0}).stat().st_size
+    small = BuildCache('engines', max_bytes=2 * size)
+    small.put({'onnx': 3}, PLAN)
+    assert [small.peek({'onnx': i}) is not None for i in range(4)] == [False, False, True, True]
+
+
+def test_every_lock_that_was_left_is_removed(cache):
+    for number in range(3):
+        path = cache.path({'onnx': number})
+        path.with_name(f'.{path.name}.lock').touch()
+    BuildCache('engines')
+    assert list(cache.folder.iterdir()) == []
+
+
+def test_other_files_in_the_folder_are_neither_counted_nor_deleted(cache):
+    small = BuildCache('engines', max_bytes=1)
+    others = ['notes.txt', 'f' * 31, 'g' * 32, '.hidden', 'notes.json', '.notes.lock']
+    for name in others:
+        (small.folder / name).write_bytes(PLAN)
+        os.utime(small.folder / name, (1, 1))
+    small.put(KEY, PLAN)
+    BuildCache('engines')
+    assert {path.name for path in small.folder.iterdir()} == {*others, small.path(KEY).name}
+
+
+def test_name_and_content_of_a_file_stay_as_they_are(cache):
+    """Other names would leave every user's cache unused; the content is for people, too."""
+    cache.put({'b': 1, 'a': [1, 2]}, b'data')
+    (path,) = cache.folder.iterdir()
+    key = b'{\n "a": [\n  1,\n  2\n ],\n "b": 1\n}\n'
+    assert path.name == hashlib.sha256(key).hexdigest()[:32]
+    manifest, data = path.read_bytes().split(b'\0')
+    assert json.loads(manifest) == {
+        'bytes': 4,
+        'key': {'a': [1, 2], 'b': 1},
+        'sha256': hashlib.sha256(b'data').hexdigest(),
+    }
+    assert data == b'data'
 
 
 def test_leftovers_are_removed_and_locks_that_are_held_are_not(cache):

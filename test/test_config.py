@@ -7,6 +7,17 @@ import numpy as np
 import pytest
 
 from posenet_ros import ConfigError, DecoderConfig, ModelConfig
+from posenet_ros.config import (
+    MAX_IMAGE_PIXELS,
+    MAX_INPUT_PIXELS,
+    NOT_GIVEN,
+    OUTPUT_STRIDES,
+    RuntimeConfig,
+    check_input_size,
+    check_max_batch,
+    default_of,
+    largest_batch,
+)
 from posenet_ros.input_size import valid_input_size
 
 SNAKE_CASE = {
@@ -142,6 +153,8 @@ def test_inputs_have_one_size_unless_they_follow_the_image_or_look_closer():
 def test_multiplier_1_01_is_refused_with_its_history():
     with pytest.raises(ConfigError, match=r'README still names 1\.01'):
         ModelConfig(multiplier=1.01)
+    with pytest.raises(ConfigError, match=r'\(multiplier=2\)$'):
+        ModelConfig(multiplier=2)
 
 
 def test_numbers_may_be_numpys():
@@ -149,7 +162,8 @@ def test_numbers_may_be_numpys():
         output_stride=np.int64(16), multiplier=np.float64(0.5), input_resolution=np.int32(353)
     )
     assert config.valid_resolution == (353, 353)
-    assert type(config.output_stride) is int
+    assert [type(config.output_stride), type(config.multiplier)] == [int, float]
+    assert type(ModelConfig(quant_bytes=np.int64(2)).quant_bytes) is int
 
 
 @pytest.mark.parametrize(
@@ -179,6 +193,7 @@ def test_values_that_javascript_would_let_pass_are_refused_by_name(options, name
         ({'nms_radius': math.nan}, 'nmsRadius'),
         ({'flip_horizontal': 1}, 'flipHorizontal 1'),
         ({'decoding_method': 'many'}, 'decoding_method many'),
+        ({'decoder': 'best'}, 'decoder best. Should be one of reference,refined'),
     ],
 )
 def test_decoder_values_of_the_wrong_kind_are_refused_by_name(options, named):
@@ -188,8 +203,153 @@ def test_decoder_values_of_the_wrong_kind_are_refused_by_name(options, named):
 
 def test_none_is_the_default_as_in_the_reference():
     assert DecoderConfig(None, None, None, None) == DecoderConfig()
+    assert dataclasses.asdict(DecoderConfig()) == {
+        'flip_horizontal': False,
+        'max_detections': 5,
+        'score_threshold': 0.5,
+        'nms_radius': 20,
+        'decoding_method': 'multi-person',
+        'decoder': 'reference',
+    }
+    missing = ModelConfig(None, None, None, None, quant_bytes=None)
+    assert missing == ModelConfig('MobileNetV1', 16, 1.0, 257, quant_bytes=4)
 
 
-def test_configs_cannot_be_changed():
+@pytest.mark.parametrize('config', [ModelConfig(), DecoderConfig(), RuntimeConfig()])
+def test_configs_cannot_be_changed(config):
+    name = dataclasses.fields(config)[0].name
     with pytest.raises(dataclasses.FrozenInstanceError):
-        ModelConfig().output_stride = 8  # type: ignore[misc]
+        setattr(config, name, getattr(config, name))
+
+
+@pytest.mark.parametrize(
+    ('option', 'least', 'most'),
+    [
+        ('max_detections', 5e-324, math.inf),
+        ('score_threshold', 0, 1),
+        ('nms_radius', 5e-324, math.inf),
+    ],
+)
+def test_decoder_takes_numbers_up_to_their_limits(option, least, most):
+    for value in (least, most):
+        assert getattr(DecoderConfig(**{option: value}), option) == value
+    for value in (math.nextafter(least, -1), math.nan if most == math.inf else 1.0000001, True):
+        with pytest.raises(ConfigError, match=f'{option}={value!r}'):
+            DecoderConfig(**{option: value})
+
+
+@pytest.mark.parametrize(
+    ('option', 'least', 'most'),
+    [('num_threads', 0, 256), ('workspace_mib', 0, 65536), ('dla_core', -1, 15)],
+)
+def test_integers_of_the_runtime_have_their_range(option, least, most):
+    for value in (least, most, np.int64(most)):
+        assert getattr(RuntimeConfig(**{option: value}), option) == value
+    for value in (least - 1, most + 1, float(most), True, str(most), None):
+        with pytest.raises(ConfigError) as caught:
+            RuntimeConfig(**{option: value})
+        assert str(caught.value) == (
+            f'Invalid {option} {value!r}. Should be an integer from {least} to {most}'
+        )
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'backend': 'cuda'}, 'Invalid backend cuda. Should be one of auto,onnxruntime,tensorrt'),
+        ({'precision': 'fp8'}, 'Invalid precision fp8. Should be one of fp32,fp16,int8'),
+        ({'precision': 16}, 'Invalid precision 16. Should be a string'),
+        ({'calibration': ['a']}, r"Invalid calibration \['a'\]. Should be a string"),
+        ({'allow_spinning': 1}, 'Invalid allow_spinning 1. Should be a bool'),
+        ({'cuda_library': 'cupy'}, 'Should be one of pycuda,cuda-python'),
+    ],
+)
+def test_options_of_the_runtime_are_refused_by_name(options, message):
+    with pytest.raises(ConfigError, match=message):
+        RuntimeConfig(**options)
+
+
+def test_empty_options_of_the_runtime_are_none():
+    assert RuntimeConfig(precision='', calibration='', cuda_library='') == RuntimeConfig()
+    assert dataclasses.asdict(RuntimeConfig()) == {
+        'backend': 'auto',
+        'precision': None,
+        'calibration': None,
+        'num_threads': 0,
+        'allow_spinning': False,
+        'cuda_library': None,
+        'workspace_mib': 0,
+        'dla_core': -1,
+    }
+
+
+def test_precision_follows_the_bytes_of_the_weights_unless_one_is_asked_for():
+    assert [RuntimeConfig().precision_for(n) for n in (4, 2, 1)] == ['fp32', 'fp16', 'int8']
+    assert RuntimeConfig(precision='fp16').precision_for(4) == 'fp16'
+
+
+def test_a_dla_takes_one_image_at_a_time_and_closeups_make_the_batch_larger():
+    gpu, dla = RuntimeConfig(), RuntimeConfig(dla_core=0)
+    assert (gpu.largest_batch(8), dla.largest_batch(8)) == (8, 1)
+    closer = ModelConfig(attention='closeups', max_closeups=6)
+    assert largest_batch(ModelConfig(max_closeups=6), gpu, 2) == 2
+    assert [largest_batch(closer, gpu, images) for images in (2, 8)] == [6, 8]
+    assert largest_batch(closer, dla, 2) == 2
+
+
+def test_largest_batch_is_64():
+    check_max_batch(1)
+    check_max_batch(64)
+    for batch in (0, 65):
+        with pytest.raises(ConfigError, match=f'Invalid max_batch {batch}. Should be 1 to 64'):
+            check_max_batch(batch)
+
+
+@pytest.mark.parametrize('resolution', [1, 4097, (1, 4097**2)])
+def test_input_of_one_to_4097_x_4097_pixels_is_run(resolution):
+    check_input_size(ModelConfig(input_resolution=resolution))
+
+
+@pytest.mark.parametrize(
+    ('resolution', 'message'),
+    [
+        (-15, r'Resolution -15. It makes a network input of -15 x -15 pixels, .* at least 1 x 1'),
+        ((0, -1), r'input of 1 x -15 pixels'),
+        ((-1, 0), r'input of -15 x 1 pixels'),
+        ((4113, 4097), r'A network input of 4113 x 4097 pixels is more than can be run'),
+    ],
+)
+def test_empty_and_too_large_inputs_are_refused_with_their_size(resolution, message):
+    with pytest.raises(ConfigError, match=message):
+        check_input_size(ModelConfig(input_resolution=resolution))
+
+
+def test_limits_are_those_of_the_documents():
+    assert MAX_INPUT_PIXELS == 4097**2 and MAX_IMAGE_PIXELS == 7680 * 4320
+
+
+def test_width_comes_first_and_height_is_first_in_arrays():
+    config = ModelConfig(input_resolution=[641.0, 481])
+    assert config.input_resolution == (641.0, 481)
+    assert config.valid_resolution == (481, 641)
+
+
+def test_weights_may_be_pinned_in_either_case():
+    pinned = ModelConfig(model_sha256=32 * 'aB', model_url='')
+    assert (pinned.model_sha256, pinned.model_url) == (32 * 'ab', None)
+    assert ModelConfig(model_sha256='').model_sha256 is None
+    for wrong in (63 * 'a', 65 * 'a', 64 * 'g', 7):
+        with pytest.raises(ConfigError, match=f'Invalid model_sha256 {wrong!r}. Should be 64'):
+            ModelConfig(model_sha256=wrong)
+
+
+def test_stride_is_chosen_among_those_of_all_architectures():
+    option = next(f for f in dataclasses.fields(ModelConfig) if f.name == 'output_stride')
+    strides = {stride for allowed in OUTPUT_STRIDES.values() for stride in allowed}
+    assert set(option.metadata['choices']) == strides == {8, 16, 32}
+
+
+def test_help_shows_the_default_that_most_models_have():
+    defaults = {option.name: default_of(option) for option in dataclasses.fields(ModelConfig)}
+    assert (defaults['multiplier'], defaults['output_stride']) == (0.75, 16)
+    assert repr(NOT_GIVEN) == 'not given'

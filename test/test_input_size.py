@@ -26,6 +26,26 @@ def test_an_image_fills_an_input_of_about_as_many_pixels(height, width, resoluti
     assert scale >= 0.999 * square or height == width
 
 
+@pytest.mark.parametrize('stride', [8, 16, 32])
+@pytest.mark.parametrize('pixels', [1, 20, 1056, 33**2, 50_000, 257**2])
+@pytest.mark.parametrize(
+    ('height', 'width'), [(2, 2), (4, 3), (9, 16), (5, 2), (2, 5), (7, 2), (1000, 1001)]
+)
+def test_no_other_input_shows_the_image_larger(height, width, pixels, stride):
+    """All inputs are tried; of those that show it equally large, the smallest is taken."""
+    aspect = min(max(width / height, 1 / MAX_ASPECT), MAX_ASPECT)
+    most = 1.02 * pixels
+    best = max(
+        (
+            (h, w)
+            for h in range(1, int(most) + 1, stride)
+            for w in range(1, int(most / h) + 1, stride)
+        ),
+        key=lambda size: (min(size[0], size[1] / aspect), -size[0], -size[1]),
+    )
+    assert fitted_input_size(pixels, height, width, stride) == best
+
+
 def test_a_square_image_gets_the_square():
     assert fitted_input_size(257**2, 600, 600, 16) == (257, 257)
 
@@ -45,6 +65,7 @@ def test_very_long_images_get_borders():
 @pytest.mark.parametrize('pixels', [1, 2, 16, 300])
 def test_the_smallest_inputs_have_at_least_one_cell(pixels):
     assert min(fitted_input_size(pixels, 3, 4, 16)) >= 1
+    assert fitted_input_size(0.1, 3, 4, 16) == (1, 1)
 
 
 def test_a_range_of_sizes_is_said_in_width_by_height():

@@ -1,14 +1,21 @@
 """The decoders against the reference's own results: every number, and the order of ties."""
 
+import inspect
 import math
 
 import numpy as np
 import pytest
 from goldens import golden_paths, load_golden, pose_difference
 
-from posenet_ros import ConfigError
+from posenet_ros import BackendError, ConfigError, DecoderConfig, Pose
 from posenet_ros.core import decode
-from posenet_ros.core.decode import decode_multiple_poses, decode_single_pose
+from posenet_ros.core.decode import (
+    PoseArrays,
+    area_of_person,
+    check_poses,
+    decode_multiple_poses,
+    decode_single_pose,
+)
 
 GOLDENS = [pytest.param(path, id=path.stem) for path in golden_paths('decoder')]
 MAPS = ('heatmapScores', 'offsets', 'displacementFwd', 'displacementBwd')
@@ -138,6 +145,15 @@ def test_heatmaps_of_the_wrong_shape_are_refused_by_name(shape):
         decode_multiple_poses(np.zeros(shape, np.float32), *maps[1:], 16)
 
 
+def test_maps_without_a_cell_are_refused():
+    for shape in ((0, 5), (5, 0)):
+        maps = [np.zeros((*shape, depth), np.float32) for depth in (17, 34, 32, 32)]
+        with pytest.raises(ValueError, match='heatmap_scores has the shape'):
+            decode_multiple_poses(*maps, 16)
+        with pytest.raises(ValueError, match='heatmap_scores has the shape'):
+            decode_single_pose(*maps[:2], 16)
+
+
 def test_maps_that_do_not_belong_together_are_refused_by_name():
     maps = noise(5, 5)
     with pytest.raises(ValueError, match='displacements_bwd'):
@@ -151,3 +167,71 @@ def test_invalid_options_are_refused():
     with pytest.raises(ConfigError, match='Invalid maxDetections -1'):
         decode_multiple_poses(*maps, 16, max_detections=-1)
     assert decode_multiple_poses(*maps, 16) == []
+    assert decode_multiple_poses(*maps, 16, max_detections=1) == []
+    with pytest.raises(ConfigError, match='Invalid maxDetections True'):  # which equals 1
+        decode_multiple_poses(*maps, 16, max_detections=True)
+
+
+def test_defaults_are_those_of_the_config():
+    defaults = inspect.signature(decode_multiple_poses).parameters
+    for name in ('max_detections', 'score_threshold', 'nms_radius', 'decoder'):
+        assert defaults[name].default == getattr(DecoderConfig(), name)
+    assert inspect.signature(decode_single_pose).parameters['decoder'].default == 'reference'
+
+
+def test_pose_as_a_dictionary_is_the_references_and_may_have_deviations():
+    pose = Pose(0.5, np.arange(34.0).reshape(17, 2), np.arange(17.0), np.arange(17.0) + 100)
+    plain, deviations = pose.to_dict(), pose.to_dict(deviations=True)
+    assert plain['score'] == 0.5 and len(plain['keypoints']) == 17
+    assert plain['keypoints'][1] == {
+        'score': 1.0,
+        'part': 'leftEye',
+        'position': {'x': 2.0, 'y': 3.0},
+    }
+    assert deviations['keypoints'][1] == plain['keypoints'][1] | {'deviation': 101.0}
+    assert np.isnan(Pose(0.5, pose.keypoints, pose.keypoint_scores).keypoint_deviations).all()
+
+
+def two_poses():
+    return PoseArrays(
+        np.zeros((2, 17, 2)), np.zeros((2, 17)), np.zeros((2, 17)), np.array([0.0, 0.5])
+    )
+
+
+@pytest.mark.parametrize('place', [(0, 0), (1, 16)])
+@pytest.mark.parametrize(
+    ('field', 'axis', 'least', 'most'),
+    [
+        ('keypoints', (0,), -490, 490),
+        ('keypoints', (1,), -490, 490),
+        ('keypoint_scores', (), 0, 1.1),
+        ('keypoint_deviations', (), 0, 490),
+        ('scores', None, 0, 1.1),
+    ],
+)
+def test_poses_that_no_person_can_have_are_refused(field, axis, least, most, place):
+    """Of an input of 33 x 49 pixels: up to ten times as far; int8 rounds scores to more than 1."""
+    index = place[:1] if axis is None else place + axis
+    poses = two_poses()
+    array = getattr(poses, field)
+    for array[index] in (least, most):
+        check_poses(poses, 33, 49)
+    for array[index] in (np.nextafter(least, -np.inf), np.nextafter(most, np.inf), np.nan):
+        with pytest.raises(BackendError, match='for an input of 49 x 33 pixels'):
+            check_poses(poses, 33, 49)
+
+
+@pytest.mark.parametrize(
+    ('points', 'area'),
+    [
+        ([(10, 20), (110, 220)], 0.6 * 100 * 200),
+        ([(110, 20), (10, 220)], 0.6 * 100 * 200),
+        ([(5, 20), (5, 220)], 0.6 * 50 * 200),  # nobody is a line
+        ([(10, 7), (90, 7)], 0.6 * 80 * 20),
+        ([(5, 5), (5, 5)], 1),
+    ],
+)
+def test_area_of_a_person_comes_from_the_box_around_the_keypoints(points, area):
+    keypoints = np.array([points[0], *15 * [points[1]], points[1]], np.float64)
+    assert area_of_person(keypoints) == pytest.approx(area)
+    assert area_of_person(keypoints[::-1].copy()) == pytest.approx(area)

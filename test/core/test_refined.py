@@ -8,7 +8,11 @@ from goldens import golden_paths, load_golden
 from refined_in_numpy import multiple_poses, single_pose
 
 from posenet_ros import ConfigError, DecoderConfig, PoseNet
-from posenet_ros.core.decode import decode_multiple_poses, decode_single_pose
+from posenet_ros.core.decode import (
+    _variance_of_votes,
+    decode_multiple_poses,
+    decode_single_pose,
+)
 
 MAPS = ('heatmapScores', 'offsets', 'displacementFwd', 'displacementBwd')
 GOLDENS = [pytest.param(path, id=path.stem) for path in golden_paths('decoder')]
@@ -72,6 +76,17 @@ def test_cells_that_agree_give_the_exact_position():
     heatmap, offsets, wanted = maps_of_one_person(0)
     pose = decode_single_pose(heatmap, offsets, 16, 'refined')
     np.testing.assert_allclose(pose.keypoints, wanted[:, ::-1], atol=1e-4)
+
+
+def test_rounding_makes_no_variance_negative():
+    """Its root would be NaN. All cells say (64, 64), and rounding alone is left."""
+    generator = np.random.default_rng(0)
+    rows, columns = np.mgrid[:9, :9] * 16
+    offsets = np.zeros((9, 9, 34), np.float32)
+    offsets[..., 0], offsets[..., 17] = 64 - rows, 64 - columns
+    for x, y in generator.uniform(0, 128, (200, 2)):
+        heatmap = generator.random((9, 9, 17), np.float32)
+        assert 0 <= _variance_of_votes(heatmap, offsets, 16, 0, x, y) < 1e-9
 
 
 @pytest.mark.parametrize('decoder', ['reference', 'refined'])
