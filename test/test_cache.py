@@ -115,6 +115,18 @@ def test_folder_in_the_place_of_a_file_leaves_no_descriptor_open(cache):
     assert len(list(Path('/proc/self/fd').iterdir())) == before
 
 
+@pytest.mark.parametrize('mode', [0o602, 0o620, 0o666])
+def test_file_that_others_can_write_is_built_anew(cache, mode):
+    cache.get(KEY, Build())
+    cache.path(KEY).chmod(0o755)  # they may read it
+    assert cache.get(KEY, Build(b'never')) == PLAN
+    cache.path(KEY).chmod(mode)
+    build = Build()
+    assert cache.get(KEY, build) == PLAN
+    assert build.reasons == [f'{cache.path(KEY)} is not ours alone']
+    assert stat.S_IMODE(cache.path(KEY).stat().st_mode) == 0o600
+
+
 def test_link_to_a_good_file_is_not_followed(cache, tmp_path):
     cache.get(KEY, Build())
     cache.path(KEY).rename(tmp_path / 'elsewhere')
