@@ -180,10 +180,8 @@ def lock(held: int, path: Path) -> None:
     Raises:
         PoseNetError: another run has it.
     """
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise PoseNetError(f'another run is writing {path}') from error
+    if not _flock(held):
+        raise PoseNetError(f'another run is writing {path}')
 
 
 def to_disk(path: Path) -> None:
@@ -218,7 +216,7 @@ def is_stream(path: Path) -> bool:
 
 
 def _flock(held: int) -> bool:
-    """Locks an open file. Returns whether it is free."""
+    """Locks an open file or folder, if it is free. Returns whether it was."""
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

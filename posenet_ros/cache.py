@@ -44,6 +44,20 @@ def posenet_home() -> Path:
     return expanded(os.environ.get('POSENET_HOME') or '~/.cache/posenet_ros')
 
 
+def open_cache(name: str, without: str) -> BuildCache | None:
+    """A BuildCache; None and a warning if it cannot be used.
+
+    Args:
+        name: of its folder.
+        without: what happens at every start without it, for the warning.
+    """
+    try:
+        return BuildCache(name)
+    except CacheError as error:
+        logger.warning('%s; %s anew at every start', error, without)
+        return None
+
+
 class BuildCache:
     """Built files in a folder of posenet_home().
 

@@ -19,7 +19,7 @@ from posenet_ros.backends.engine_builder import (
     build_engine,
     is_strongly_typed,
 )
-from posenet_ros.cache import BuildCache, CacheError, Key
+from posenet_ros.cache import Key, open_cache
 from posenet_ros.progress import Progress
 
 logger = logging.getLogger('posenet_ros')
@@ -72,11 +72,7 @@ def cached_engine(
     Raises:
         ConfigError, BackendError: it cannot be built.
     """
-    cache = None
-    try:
-        cache = BuildCache('engines')
-    except CacheError as error:
-        logger.warning('%s; the engine is built anew at every start', error)
+    cache = open_cache('engines', 'the engine is built')
     device = {'timing cache of': device_key(trt, cuda)}
 
     def build(reason: str) -> bytes:

@@ -19,7 +19,7 @@ import numpy as np
 from numba.core import compiler, serialize
 from numba.core.caching import NullCache
 
-from posenet_ros.cache import BuildCache, CacheError, Key
+from posenet_ros.cache import BuildCache, Key, open_cache
 
 _compile_result: Any = compiler.CompileResult
 _serialize: Any = serialize
@@ -79,11 +79,7 @@ class LoopCache(NullCache):
 
 @cache
 def _folder() -> BuildCache | None:
-    try:
-        return BuildCache('loops')
-    except CacheError as error:
-        logger.warning('%s; loops are compiled anew at every start', error)
-        return None
+    return open_cache('loops', 'loops are compiled')
 
 
 @cache

@@ -197,14 +197,14 @@ def _new_entry(entry: Path, force: bool) -> Iterator[Path | None]:
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         lock = contextlib.ExitStack()
-        lock.enter_context(locked(entry.with_name(f'.{entry.name}.lock'), _tell_of_waiting))
+        lock.enter_context(locked(_beside(entry, 'lock'), _tell_of_waiting))
     except OSError as error:
         raise CheckpointError(
             f'cannot write to the cache {entry.parent}: {reason(error)}; '
             'set POSENET_HOME to a folder that can be written'
         ) from error
     # Only who holds the lock touches these.
-    folder, old = (entry.with_name(f'.{entry.name}.{kind}') for kind in ('part', 'old'))
+    folder, old = _beside(entry, 'part'), _beside(entry, 'old')
     with lock:
         _settle(entry)
         _settle_others(entry.parent)
@@ -227,13 +227,18 @@ def _new_entry(entry: Path, force: bool) -> Iterator[Path | None]:
             _settle(entry)
 
 
+def _beside(entry: Path, kind: str) -> Path:
+    """What belongs to an entry while it is written: lock, part or old."""
+    return entry.with_name(f'.{entry.name}.{kind}')
+
+
 def _tell_of_waiting(seconds: float, owner: str) -> None:
     _logger.warning('waiting for %s, which fetches the same (%.0f s so far)', owner, seconds)
 
 
 def _settle(entry: Path) -> None:
     """Removes what is left of a download; puts an entry back that was about to be replaced."""
-    folder, old = (entry.with_name(f'.{entry.name}.{kind}') for kind in ('part', 'old'))
+    folder, old = _beside(entry, 'part'), _beside(entry, 'old')
     if old.is_dir() and not entry.exists():
         old.rename(entry)
     for leftover in (folder, old):

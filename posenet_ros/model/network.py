@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
-from posenet_ros.cache import BuildCache, CacheError
+from posenet_ros.cache import open_cache
 from posenet_ros.config import ModelConfig, check_input_size
 from posenet_ros.environment import dependencies_for
 from posenet_ros.errors import CheckpointError, GraphError, everything_as
@@ -106,11 +106,8 @@ def make_network(
             serialized: bytes = model.SerializeToString()
             return serialized
 
-    try:
-        onnx = BuildCache('networks').get(key, build)
-    except CacheError as error:
-        logger.warning('%s; the network is built anew at every start', error)
-        onnx = build('there is no cache')
+    cache = open_cache('networks', 'the network is built')
+    onnx = cache.get(key, build) if cache else build('there is no cache')
     return Network(onnx, precision, sizes, config.architecture, checkpoint.sha256)
 
 

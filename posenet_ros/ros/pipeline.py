@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -180,8 +180,7 @@ class Pipeline:
                 self._drop(camera, 'broken image', error)
                 continue
             except BaseException as error:  # of a decoder; must not cost the other cameras a frame
-                camera.statistics.image_dropped('unexpected error', in_words(error))
-                self._log_unexpected(error)
+                self._drop_unexpected([camera], error)
                 continue
             cameras.append(camera)
             headers.append(header)
@@ -197,11 +196,10 @@ class Pipeline:
             for camera in cameras:
                 self._drop(camera, 'inference failed', error)
             return
-        except BaseException as error:  # SystemExit too; logged by the worker
+        except BaseException as error:  # SystemExit too
             self.inference_error = in_words(error)
-            for camera in cameras:
-                camera.statistics.image_dropped('unexpected error', self.inference_error)
-            raise
+            self._drop_unexpected(cameras, error)
+            return
         self.inference_error = ''
         self._usual_seconds = converted - started + net.stage_times.total
         for camera, header, image, poses in zip(cameras, headers, images, results, strict=True):
@@ -211,8 +209,7 @@ class Pipeline:
             try:
                 self._publish(camera, header, image, poses, converted - started, net)
             except BaseException as error:  # must not cost the other cameras their poses
-                camera.statistics.image_dropped('unexpected error', in_words(error))
-                self._log_unexpected(error)
+                self._drop_unexpected([camera], error)
 
     def _publish(
         self,
@@ -275,6 +272,12 @@ class Pipeline:
                 f'{name}image dropped, {reason} ({count} so far): {error}'
             )
         self._warned = recent
+
+    def _drop_unexpected(self, cameras: Sequence[Camera], error: BaseException) -> None:
+        """Counts frames that are lost by an error that nobody has foreseen, and logs it."""
+        for camera in cameras:
+            camera.statistics.image_dropped('unexpected error', in_words(error))
+        self._log_unexpected(error)
 
     def _log_unexpected(self, error: BaseException) -> None:
         self._node.get_logger().error(

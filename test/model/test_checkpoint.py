@@ -600,38 +600,6 @@ def test_passwords_and_queries_are_neither_logged_nor_stored(server, home, caplo
     assert 'secret' not in str(caught.value) and 'none.json' in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ('hops', 'refused'),
-    [
-        (['https://a/x', 'https://b/x'], False),
-        (['http://a/x', 'http://b/x'], False),
-        (['https://a/x', 'http://b/x'], True),
-        (['https://a/x', 'http://b/x', 'https://a/x'], True),
-    ],
-)
-def test_no_redirection_leads_from_https_to_http(monkeypatch, tmp_path, hops, refused):
-    class Response:
-        def __init__(self, url, history=()):
-            self.url, self.history, self.headers = url, history, {}
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def raise_for_status(self):
-            pass
-
-        def iter_content(self, size):
-            return iter([b'x'])
-
-    answer = Response(hops[-1], [Response(url) for url in hops[:-1]])
-    monkeypatch.setattr('requests.get', lambda url, **options: answer)
-    kind, text = download._download(hops[0], tmp_path / 'file', 10)
-    assert (kind == 'refused') == refused == ('not encrypted' in text)
-
-
 @pytest.mark.parametrize('name', [checkpoint.CHECKSUMS, checkpoint.ORIGIN, 'model-stride16.json'])
 def test_shard_with_the_name_of_another_file_is_refused(server, model_folder, home, name):
     graph = model_folder / 'model-stride16.json'

@@ -19,8 +19,8 @@ URL = 'http://127.0.0.1:9/model.json'
 class Answer:
     """What requests gives for a response."""
 
-    def __init__(self, url, **headers):
-        self.url, self.headers, self.history = url, headers, []
+    def __init__(self, url, history=(), **headers):
+        self.url, self.headers, self.history = url, headers, history
 
     def __enter__(self):
         return self
@@ -108,6 +108,22 @@ def test_encrypted_address_leads_to_no_other(tmp_path, monkeypatch, asked, answe
     else:
         assert module._download(asked, path, 10) == ('', '')
         assert path.read_bytes() == b'data'
+
+
+@pytest.mark.parametrize(
+    ('hops', 'refused'),
+    [
+        (['https://a/x', 'https://b/x'], False),
+        (['http://a/x', 'http://b/x'], False),
+        (['https://a/x', 'http://b/x'], True),
+        (['https://a/x', 'http://b/x', 'https://a/x'], True),
+    ],
+)
+def test_no_hop_leads_from_https_to_http(monkeypatch, tmp_path, hops, refused):
+    answer = Answer(hops[-1], [Answer(url) for url in hops[:-1]])
+    monkeypatch.setattr(requests, 'get', lambda *_, **__: answer)
+    kind, text = module._download(hops[0], tmp_path / 'file', 10)
+    assert (kind == 'refused') == refused == ('not encrypted' in text)
 
 
 @pytest.mark.parametrize('length', ['', '4', 'four', '9' * 30, '-1'])
