@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -51,6 +52,9 @@ def download(url: str, path: Path, most_bytes: int) -> None:
         CheckpointError: the file is too long, or cannot be written.
         DependencyError: a package is missing.
     """
+    with dependencies_for('fetching the weights'):  # looked for, and imported only in the child
+        if find_spec('requests') is None:
+            raise ModuleNotFoundError("No module named 'requests'", name='requests')
     seconds = START_SECONDS + most_bytes / SLOWEST_BYTES_PER_SECOND
     # Where this package and others were imported from, and not the working directory.
     request = [list(filter(None, sys.path)), url, str(path), most_bytes, seconds]
