@@ -216,6 +216,7 @@ def _limit_by_quantization(model: onnx.ModelProto) -> None:
             for node in (quantizer, *readers[quantizer.output[0]]):
                 _set(constants[node.input[1]], step)
         model.graph.node.remove(clip)
+    _drop_unused_constants(model)
 
 
 def _shift(
@@ -510,9 +511,7 @@ def _merge_heads(model: onnx.ModelProto) -> None:
             helper.make_node('Sigmoid', ['heads/logits'], [scores], name=scores),
         ]
     )
-    used = {name for node in graph.node for name in node.input}
-    for constant in [constant for constant in graph.initializer if constant.name not in used]:
-        graph.initializer.remove(constant)
+    _drop_unused_constants(model)
     onnx.checker.check_model(model)
 
 
@@ -547,6 +546,13 @@ def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
 
 def _constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     return {constant.name: constant for constant in model.graph.initializer}
+
+
+def _drop_unused_constants(model: onnx.ModelProto) -> None:
+    used = {name for node in model.graph.node for name in node.input}
+    for name, constant in _constants(model).items():
+        if name not in used:
+            model.graph.initializer.remove(constant)
 
 
 def _array(constant: onnx.TensorProto) -> np.ndarray:

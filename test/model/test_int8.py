@@ -159,6 +159,8 @@ def test_no_limits_but_relu6s_are_left_for_tensorrt(tmp_path):
     assert centred
     for node in centred:
         assert numpy_helper.to_array(constants[node.input[1]]) == np.float32(3 / 128)
+    used = {name for node in quantized.graph.node for name in node.input}
+    assert set(constants) <= used  # ONNX Runtime warns of others
 
 
 def test_rounding_by_the_output_beats_rounding_to_the_nearest():
