@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from posenet_ros.backends.cuda_memory import Cuda, Graph
+from posenet_ros.backends.engine_builder import shares_profiles
 from posenet_ros.backends.tensorrt_log import make_log
 from posenet_ros.core.heads import HEADS, INPUT_NAME, Heads
 from posenet_ros.errors import BackendError
@@ -74,6 +75,7 @@ class TensorRTBackend:
         self._log = make_log(trt)
         self._executions: dict[Shape, _Execution] = {}  # by the input's shape, the latest last
         self._spare: Any = None  # a context without a shape
+        self._most_contexts = MOST_CONTEXTS if shares_profiles(trt) else 1
         self._in_turns = False  # whether there are more shapes than contexts
         self._images = np.empty(0, np.float32)
         self._heads: list[np.ndarray] = []
@@ -193,7 +195,7 @@ class TensorRTBackend:
 
     def _free_context(self) -> Any:
         context, self._spare = self._spare, None
-        if context is None and not self._in_turns and len(self._executions) < MOST_CONTEXTS:
+        if context is None and not self._in_turns and len(self._executions) < self._most_contexts:
             context = self._another_context()
         if context is None:
             self._in_turns = True
@@ -204,10 +206,7 @@ class TensorRTBackend:
         return context
 
     def _another_context(self) -> Any:
-        """A context beside the first; None if there is no memory or none can share its profile.
-
-        Until TensorRT 8.6 an optimization profile belongs to one context.
-        """
+        """A context beside the first, with the same profile; None if there is no memory for it."""
         context = self._engine.create_execution_context()
         if context is None or not context.set_optimization_profile_async(0, self._cuda.stream):
             reason = self._log.reasons()

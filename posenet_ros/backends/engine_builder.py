@@ -60,6 +60,14 @@ def is_strongly_typed(trt: Any) -> bool:
     return hasattr(trt.NetworkDefinitionCreationFlag, 'STRONGLY_TYPED')
 
 
+def shares_profiles(trt: Any) -> bool:
+    """Whether several execution contexts may use one optimization profile: from 8.6 on.
+
+    TensorRT 8.5 crashes when a second context is given the profile of the first.
+    """
+    return is_strongly_typed(trt) or hasattr(trt.PreviewFeature, 'PROFILE_SHARING_0806')
+
+
 def build_engine(
     trt: Any,
     model: bytes,
