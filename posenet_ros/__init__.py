@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 from posenet_ros.version import __version__
 
 if TYPE_CHECKING:
-    from posenet_ros.config import DecoderConfig, ModelConfig
+    from posenet_ros.config import DecoderConfig, ModelConfig, TrackerConfig
     from posenet_ros.core.decode import Pose, decode_multiple_poses, decode_single_pose
     from posenet_ros.core.keypoints import KEYPOINT_NAMES, SKELETON
+    from posenet_ros.core.smooth import PoseSmoother
+    from posenet_ros.core.track import PoseTracker
     from posenet_ros.errors import (
         BackendError,
         CheckpointError,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
         PoseNetError,
     )
     from posenet_ros.estimator import PoseNet
+    from posenet_ros.stream import PoseStream
 
 # Keeps ONNX Runtime from sending telemetry. It reads this when it is imported, later.
 os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
@@ -53,6 +56,10 @@ __all__ = [
     'Pose',
     'PoseNet',
     'PoseNetError',
+    'PoseSmoother',
+    'PoseStream',
+    'PoseTracker',
+    'TrackerConfig',
     '__version__',
     'decode_multiple_poses',
     'decode_single_pose',
@@ -60,7 +67,7 @@ __all__ = [
 
 # The module of each name, below this package.
 _MODULES = {
-    'config': ('DecoderConfig', 'ModelConfig'),
+    'config': ('DecoderConfig', 'ModelConfig', 'TrackerConfig'),
     'core.decode': ('Pose', 'decode_multiple_poses', 'decode_single_pose'),
     'core.keypoints': ('KEYPOINT_NAMES', 'SKELETON'),
     'errors': (
@@ -71,7 +78,10 @@ _MODULES = {
         'ImageError',
         'PoseNetError',
     ),
+    'core.smooth': ('PoseSmoother',),
+    'core.track': ('PoseTracker',),
     'estimator': ('PoseNet',),
+    'stream': ('PoseStream',),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -29,12 +29,21 @@ QUANT_BYTES = (1, 2, 4)
 DECODING_METHODS = ('multi-person', 'single-person')
 DECODERS = ('reference', 'refined')
 INPUT_ASPECTS = ('model', 'image')
-ATTENTIONS = ('off', 'closeups')
+ATTENTIONS = ('off', 'closeups', 'people')
+# What the reference does not have, beside what it cannot check.
+OURS = (
+    'input_aspect',
+    'attention',
+    'closeup_resolution',
+    'max_closeups',
+    'whole_image_period',
+)
 CLOSEUP_ASPECTS = (0.5, 1.0, 2.0)  # width to height: standing, sitting and lying people
 BACKENDS = ('auto', 'onnxruntime', 'tensorrt')
 PRECISIONS = ('fp32', 'fp16', 'int8')
 CUDA_LIBRARIES = ('pycuda', 'cuda-python')
 PRECISION_OF_QUANT_BYTES = {4: 'fp32', 2: 'fp16', 1: 'int8'}
+SMALLEST_CLOSEUP = 65  # pixels of the input
 MAX_BATCH = 64
 SHA256 = re.compile('[0-9a-fA-F]{64}')
 MAX_INPUT_PIXELS = 4097 * 4097
@@ -119,7 +128,8 @@ class ModelConfig:
         metadata={
             'help': 'off: one look at each image. closeups: a second look, from close up, at those '
             'who are small in the input. Finds more people, and places them better, for at most '
-            'max_closeups times the time of a close-up.',
+            'max_closeups times the time of a close-up. people, for videos: close-ups of those who '
+            'were there before, and the whole image only every whole_image_period.',
             'choices': ATTENTIONS,
         },
     )
@@ -127,15 +137,25 @@ class ModelConfig:
         default=193,
         metadata={
             'help': 'Size of a close-up in pixels of the network input: the side of a square with '
-            'as many pixels.',
+            'as many pixels. With attention people the largest size; those who need less get less.',
             'range': (33, 1025),
         },
     )
     max_closeups: int = field(
         default=4,
         metadata={
-            'help': 'Most close-ups of one image, so that its time is bounded.',
+            'help': 'Most close-ups of one image, so that its time is bounded. With attention '
+            'people: an image may take the pixels of so many of the largest size, and whoever does '
+            'not fit in waits for the next image.',
             'range': (1, 64),
+        },
+    )
+    whole_image_period: float = field(
+        default=0.5,
+        metadata={
+            'help': 'With attention people: seconds after which the whole image is looked at '
+            'again. Newcomers are found within this time.',
+            'range': (0.0, 3600.0),
         },
     )
     quant_bytes: int = field(
@@ -234,7 +254,7 @@ class ModelConfig:
         if not isinstance(self.tfjs_dilations, bool):
             raise ConfigError(f'Invalid tfjs_dilations {self.tfjs_dilations!r}. Should be a bool')
         for ours in fields(self):  # what the reference does not have
-            if ours.name in ('input_aspect', 'attention', 'closeup_resolution', 'max_closeups'):
+            if ours.name in OURS:
                 _check_field(ours, getattr(self, ours.name))
 
     @property
@@ -270,8 +290,11 @@ class ModelConfig:
         if self.input_aspect == 'image':
             longest = round(1000 * MAX_ASPECT)
             sizes += [self.input_size(1000, longest), self.input_size(longest, 1000)]
-        if self.attention == 'closeups':
+        if self.attention != 'off':
             sizes += self.closeup_sizes
+        if self.attention == 'people':
+            longest = SMALLEST_CLOSEUP - 1 + valid_input_size(2 * self.closeup_resolution, 32)
+            sizes += [(SMALLEST_CLOSEUP, SMALLEST_CLOSEUP), (longest, longest)]
         return InputSizes.of(sizes)
 
 
@@ -359,6 +382,43 @@ class DecoderConfig:
             raise ConfigError(
                 f'Invalid decoder {self.decoder}. Should be one of {",".join(DECODERS)}'
             )
+
+
+@dataclass(frozen=True)
+class TrackerConfig:
+    """How people get ids that stay from frame to frame. The defaults are measured in doc/video.md.
+
+    Raises:
+        ConfigError: an option has an invalid value.
+    """
+
+    min_hits: int = field(
+        default=2,
+        metadata={
+            'help': 'Frames in which somebody has to be seen to get an id.',
+            'range': (1, 100),
+        },
+    )
+    max_age: float = field(
+        default=1.5,
+        metadata={
+            'help': 'Seconds for which an id is kept for somebody who is not seen, behind somebody '
+            'else for example.',
+            'range': (0.0, 3600.0),
+        },
+    )
+    min_similarity: float = field(
+        default=0.2,
+        metadata={
+            'help': 'How well a pose has to fit where a person should be, to be that person: OKS, '
+            '0 to 1.',
+            'range': (0.01, 1.0),
+        },
+    )
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            _check_field(option, getattr(self, option.name))
 
 
 @dataclass(frozen=True)
@@ -460,12 +520,12 @@ def _check_field(option: Field[Any], value: Any) -> None:
     if choices and value not in choices:
         raise ConfigError(f'Invalid {option.name} {value}. Should be one of {",".join(choices)}')
     if limits and not (
-        isinstance(value, numbers.Integral)
-        and not isinstance(value, bool)
+        (_is_number(value) if isinstance(option.default, float) else _is_integer(value))
         and limits[0] <= value <= limits[1]
     ):
+        kind = 'a number' if isinstance(option.default, float) else 'an integer'
         raise ConfigError(
-            f'Invalid {option.name} {value!r}. Should be an integer from {limits[0]} to {limits[1]}'
+            f'Invalid {option.name} {value!r}. Should be {kind} from {limits[0]} to {limits[1]}'
         )
     if isinstance(option.default, bool) and not isinstance(value, bool):
         raise ConfigError(f'Invalid {option.name} {value!r}. Should be a bool')
@@ -473,7 +533,7 @@ def _check_field(option: Field[Any], value: Any) -> None:
 
 def largest_batch(model: ModelConfig, runtime: RuntimeConfig, images: int) -> int:
     """The largest batch that is needed for so many images at a time, with their close-ups."""
-    if model.attention == 'closeups':
+    if model.attention != 'off':
         images = max(images, runtime.largest_batch(model.max_closeups))
     return images
 
@@ -497,6 +557,11 @@ def check_max_batch(max_batch: int) -> None:
     """Raises a ConfigError for a batch size that no runtime takes."""
     if not 1 <= max_batch <= MAX_BATCH:
         raise ConfigError(f'Invalid max_batch {max_batch}. Should be 1 to {MAX_BATCH}')
+
+
+def option_name(config: type, option: Field[Any]) -> str:
+    """The name of a config's field as a parameter of the node or an option of a command."""
+    return f'track_{option.name}' if config is TrackerConfig else option.name
 
 
 def default_of(option: Field[Any]) -> Any:
@@ -524,6 +589,10 @@ def _checked_resolution(resolution: Any) -> float | tuple[float, float]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _js(value: Any) -> str:

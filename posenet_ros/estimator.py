@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +20,8 @@ from posenet_ros.config import (
     check_max_batch,
     largest_batch,
 )
-from posenet_ros.core.closeups import choose_closeups, merge_closeups
+from posenet_ros.core.attention import Plan
+from posenet_ros.core.closeups import Closeup, choose_closeups, merge_closeups
 from posenet_ros.core.decode import (
     Pose,
     PoseArrays,
@@ -29,9 +32,11 @@ from posenet_ros.core.decode import (
 )
 from posenet_ros.core.heads import Heads, check_heads
 from posenet_ros.core.preprocess import Letterbox, check_image, mirror, preprocess
+from posenet_ros.core.warm_up import compile_tracking
 from posenet_ros.errors import BackendError
 from posenet_ros.input_size import Size
 from posenet_ros.model.network import make_network
+from posenet_ros.stream import PoseStream
 
 PEOPLE_IN_A_CLOSEUP = 5
 
@@ -183,26 +188,68 @@ class PoseNet:
             BackendError: the network could not be run, gave what no poses can be (NaN, or
                 positions far from the image), or is running in another thread.
         """
-        for image in images:
-            check_image(image)
-        if not self._in_use.acquire(blocking=False):
-            raise BackendError(
-                'another thread runs this model; give each thread a PoseNet of its own, or a lock'
-            )
-        try:
-            self.stage_times = StageTimes(0.0, 0.0, 0.0)
-            return self._estimate(images, config)
-        finally:
-            self._in_use.release()
+        with self._running(images):
+            found = self._look(images, config)
+        return [
+            as_poses(_flipped(poses, image, config))
+            for image, poses in zip(images, found, strict=True)
+        ]
+
+    def estimate_streams(
+        self,
+        images: Sequence[np.ndarray],
+        stamps: Sequence[float],
+        streams: Sequence[PoseStream],
+        config: DecoderConfig,
+    ) -> list[list[Pose]]:
+        """The poses of the next image of each stream, with ids; batches as in estimate.
+
+        Args:
+            images: uint8 RGB, (H, W, 3) each, of any strides.
+            stamps: when they were taken, in seconds.
+            streams: the cameras or videos that they are from, all different.
+            config: how to decode.
+
+        Returns:
+            The poses of each image, in its pixels.
+
+        Raises:
+            ImageError: an image is not uint8 RGB, or has no pixels.
+            BackendError: as estimate.
+            ValueError: a stamp is not finite.
+        """
+        with self._running(images):
+            frames = list(zip(images, stamps, streams, strict=True))
+            plans = [stream.begin(image, stamp) for image, stamp, stream in frames]
+            if self.config.attention == 'people':
+                found = self._follow(images, streams, plans, config)
+            else:
+                found = [
+                    stream.end(poses, [], [])
+                    for stream, poses in zip(streams, self._look(images, config), strict=True)
+                ]
+        if config.flip_horizontal:
+            return [
+                [mirrored(pose, image.shape[1]) for pose in poses]
+                for image, poses in zip(images, found, strict=True)
+            ]
+        return found
+
+    def estimate_stream(
+        self, image: np.ndarray, stamp: float, stream: PoseStream, config: DecoderConfig
+    ) -> list[Pose]:
+        """The poses of the next image of a camera or a video: see estimate_streams."""
+        return self.estimate_streams([image], [stamp], [stream], config)[0]
 
     def warm_up(self) -> None:
         """Runs each code path once, so that no compilation delays the first frame."""
         image = np.zeros((480, 640, 3), np.uint8)
         self.estimate([image], DecoderConfig(decoding_method='single-person'))
         self.estimate([image], DecoderConfig(score_threshold=0.0))
-        if self.config.attention == 'closeups':
+        if self.config.attention != 'off':
             for size in self.config.closeup_sizes:
                 self._run([image], [size], DecoderConfig())
+        compile_tracking()
 
     def close(self) -> None:
         """Frees the backend. The model cannot be used afterwards."""
@@ -214,20 +261,33 @@ class PoseNet:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _estimate(self, images: list[np.ndarray], config: DecoderConfig) -> list[list[Pose]]:
+    @contextmanager
+    def _running(self, images: Sequence[np.ndarray]) -> Iterator[None]:
+        """Checks the images, and keeps other threads out."""
+        for image in images:
+            check_image(image)
+        if not self._in_use.acquire(blocking=False):
+            raise BackendError(
+                'another thread runs this model; give each thread a PoseNet of its own, or a lock'
+            )
+        try:
+            self.stage_times = StageTimes(0.0, 0.0, 0.0)
+            yield
+        finally:
+            self._in_use.release()
+
+    def _look(self, images: Sequence[np.ndarray], config: DecoderConfig) -> list[PoseArrays]:
+        """The poses of images that have nothing to do with each other."""
         sizes = [self.config.input_size(*image.shape[:2]) for image in images]
         found = self._run(images, sizes, config)
-        if self.config.attention == 'closeups':
+        if self.config.attention != 'off':
             found = self._look_closer(images, sizes, found, config)
-        if config.flip_horizontal:
-            for image, poses in zip(images, found, strict=True):
-                mirror(poses.keypoints, image.shape[1])
-        return [as_poses(poses) for poses in found]
+        return found
 
     def _look_closer(
         self,
-        images: list[np.ndarray],
-        sizes: list[Size],
+        images: Sequence[np.ndarray],
+        sizes: Sequence[Size],
         found: list[PoseArrays],
         config: DecoderConfig,
     ) -> list[PoseArrays]:
@@ -241,6 +301,37 @@ class PoseNet:
             )
             for image, size, poses in zip(images, sizes, found, strict=True)
         ]
+        looks = self._closeups(images, closeups, config)
+        return [merge_closeups(poses, looked) for poses, looked in zip(found, looks, strict=True)]
+
+    def _follow(
+        self,
+        images: Sequence[np.ndarray],
+        streams: Sequence[PoseStream],
+        plans: Sequence[Plan],
+        config: DecoderConfig,
+    ) -> list[list[Pose]]:
+        """The looks that streams have planned, and those at newcomers: each kind in batches."""
+        at_all = [i for i, plan in enumerate(plans) if plan.whole]
+        sizes = [self.config.input_size(*images[i].shape[:2]) for i in at_all]
+        seen = dict(zip(at_all, self._run([images[i] for i in at_all], sizes, config), strict=True))
+        newcomers = [
+            stream.newcomers(seen[i]) if i in seen else [] for i, stream in enumerate(streams)
+        ]
+        chosen = [[*plan.closeups, *new] for plan, new in zip(plans, newcomers, strict=True)]
+        looks = self._closeups(images, chosen, config)
+        return [
+            stream.end(seen.get(i), looked[: len(plan.closeups)], looked[len(plan.closeups) :])
+            for i, (stream, plan, looked) in enumerate(zip(streams, plans, looks, strict=True))
+        ]
+
+    def _closeups(
+        self,
+        images: Sequence[np.ndarray],
+        closeups: Sequence[Sequence[Closeup]],
+        config: DecoderConfig,
+    ) -> list[list[tuple[Closeup, PoseArrays]]]:
+        """The poses in close-ups of each image, in pixels of the image; all in batches."""
         views = [
             closeup.of(image)
             for image, chosen in zip(images, closeups, strict=True)
@@ -251,12 +342,11 @@ class PoseNet:
         several = replace(config, max_detections=max(config.max_detections, PEOPLE_IN_A_CLOSEUP))
         looks = iter(self._run(views, sizes, several))
         return [
-            merge_closeups(poses, [(closeup, next(looks)) for closeup in chosen])
-            for poses, chosen in zip(found, closeups, strict=True)
+            [(closeup, closeup.in_image(next(looks))) for closeup in chosen] for chosen in closeups
         ]
 
     def _run(
-        self, images: list[np.ndarray], sizes: list[Size], config: DecoderConfig
+        self, images: Sequence[np.ndarray], sizes: Sequence[Size], config: DecoderConfig
     ) -> list[PoseArrays]:
         """The poses of each image, in its pixels. Images of the same input size share batches."""
         results: dict[int, PoseArrays] = {}
@@ -320,3 +410,16 @@ class PoseNet:
             keypoints=letterbox.to_image(poses.keypoints),
             keypoint_deviations=letterbox.scale * poses.keypoint_deviations,
         )
+
+
+def _flipped(poses: PoseArrays, image: np.ndarray, config: DecoderConfig) -> PoseArrays:
+    if config.flip_horizontal:
+        mirror(poses.keypoints, image.shape[1])
+    return poses
+
+
+def mirrored(pose: Pose, width: int) -> Pose:
+    """The pose in the mirrored image of this width; the same pose object's arrays stay."""
+    keypoints = pose.keypoints.copy()
+    mirror(keypoints, width)
+    return replace(pose, keypoints=keypoints)

@@ -99,6 +99,7 @@ def test_no_arguments_mean_the_references_default_model():
         'attention': 'off',
         'closeup_resolution': 193,
         'max_closeups': 4,
+        'whole_image_period': 0.5,
         'quant_bytes': 4,
         'model_url': None,
         'model_sha256': None,

@@ -22,6 +22,7 @@ README_SECTION = re.compile(r'(?<=<!-- parameters -->\n).*?(?=<!-- /parameters -
 GROUP_TITLES = {
     'model': 'Model. Can be changed while the node is unconfigured.',
     'decoder': 'Decoder. Can be changed at any time; takes effect with the next image.',
+    'tracking': 'Tracking. Can be changed at any time; ids stay.',
     'input': 'Input. Can be changed while the node is unconfigured.',
     'output': 'Markers and annotated image. Can be changed at any time.',
     'diagnostics': 'Thresholds of the diagnostics. Can be changed at any time.',

@@ -6,13 +6,23 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from posenet_ros.commands.options import add_estimation_options, config_from, load_model
+import numpy as np
+
+from posenet_ros.commands.options import (
+    add_estimation_options,
+    add_video_options,
+    config_from,
+    load_model,
+    stream_from,
+)
 from posenet_ros.commands.outputs import Problems, check_outputs, kept, say
 from posenet_ros.commands.progress_bar import with_progress
 from posenet_ros.config import DecoderConfig
+from posenet_ros.core.decode import Pose
 from posenet_ros.errors import PoseNetError
 from posenet_ros.io.sampling import look_at
 from posenet_ros.io.source import expect, find_source
+from posenet_ros.stream import PoseStream
 
 EXAMPLES = """examples:
   posenet bag recorded/ with_poses/
@@ -40,6 +50,7 @@ def add_parser(commands: Any) -> None:
         '--storage', choices=('mcap', 'sqlite3'), default='mcap', help='its format (mcap)'
     )
     add_estimation_options(parser)
+    add_video_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -59,11 +70,18 @@ def run(options: argparse.Namespace) -> None:
     if options.output.exists():
         raise PoseNetError(f'{options.output} exists already')
     problems = Problems()
+    streams: dict[str, PoseStream] = {}
+
+    def poses_of(image: np.ndarray, topic: str, seconds: float) -> list[Pose]:
+        if topic not in streams:
+            streams[topic] = stream_from(options, net.config)
+        return net.estimate_stream(image, seconds, streams[topic], decoder)
+
     with kept(options.output), load_model(options) as net:
         counts = add_poses(
             source.path,
             options.output,
-            lambda image: net.estimate([image], decoder)[0],
+            poses_of,
             topics=options.topic,
             annotated=options.annotated,
             flipped=decoder.flip_horizontal,

@@ -7,24 +7,31 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from posenet_ros.commands.options import add_estimation_options, config_from, load_model
+from posenet_ros.commands.options import (
+    add_estimation_options,
+    add_video_options,
+    config_from,
+    load_model,
+    stream_from,
+)
 from posenet_ros.commands.outputs import JsonOutput, Problems, check_outputs, kept
 from posenet_ros.commands.progress_bar import with_progress
 from posenet_ros.config import DecoderConfig
 from posenet_ros.core.decode import Pose
 from posenet_ros.errors import ImageError, PoseNetError
+from posenet_ros.estimator import PoseNet
 from posenet_ros.io import photos, video
-from posenet_ros.io.draw import draw_poses
+from posenet_ros.io.draw import Trails, draw_closeups, draw_poses
 from posenet_ros.io.photos import images_in, photos_and_others, read_image, write_image
 from posenet_ros.io.sampling import look_at
 from posenet_ros.io.source import Source, expect, find_source
 from posenet_ros.io.video import Frame, Video, VideoWriter
+from posenet_ros.stream import PoseStream
 
 KINDS = ('photo', 'folder', 'video', 'camera', 'stream')
 EXAMPLES = """examples:
@@ -42,14 +49,15 @@ class Output:
     deviations: bool
     decoder: DecoderConfig
     problems: Problems
+    show_closeups: bool = False
 
     def drawn(self, image: np.ndarray, poses: list[Pose]) -> np.ndarray:
         # Mirrored x coordinates are those of the mirrored image.
         canvas = np.ascontiguousarray(image[:, ::-1]) if self.decoder.flip_horizontal else image
         return draw_poses(canvas, poses, deviations=self.deviations)
 
-    def to_json(self, poses: list[Pose]) -> list[dict[str, Any]]:
-        return [pose.to_dict(self.deviations) for pose in poses]
+    def to_json(self, poses: list[Pose], tracked: bool = False) -> list[dict[str, Any]]:
+        return [pose.to_dict(self.deviations, tracked) for pose in poses]
 
     def write(self, entry: Any) -> None:
         if self.json is not None:
@@ -90,9 +98,15 @@ def add_parser(commands: Any) -> None:
         'a circle to the drawing',
     )
     parser.add_argument(
+        '--show-closeups',
+        action='store_true',
+        help='draw what the close-ups of --attention people showed as boxes, in a video',
+    )
+    parser.add_argument(
         '--max-frames', type=int, metavar='N', help='end a video, a camera or a stream after these'
     )
     add_estimation_options(parser)
+    add_video_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -105,25 +119,26 @@ def run(options: argparse.Namespace) -> None:
     check_outputs([source.path] if files else [], [options.json, options.draw])
     if options.draw is not None:
         _check_drawing(source, options.draw)
-    work: Callable[[Output, Estimate], int]
-    if source.kind == 'photo':
-        # What cannot be read is told before the model is loaded.
-        work = partial(_of_photo, read_image(source.path))
-    else:
+    # What cannot be read is told before the model is loaded.
+    photo = read_image(source.path) if source.kind == 'photo' else None
+    if photo is None:
         look_at(source)
-        work = (
-            partial(_of_folder, source.path)
-            if source.kind == 'folder'
-            else partial(_of_video, source, options.max_frames)
-        )
     problems = Problems()
     with contextlib.ExitStack() as stack:
         net = stack.enter_context(load_model(options))
         json = None
         if options.json is not None or options.draw is None:
             json = stack.enter_context(JsonOutput(options.json, source.kind == 'photo'))
-        output = Output(json, options.draw, options.deviations, decoder, problems)
-        done = work(output, lambda image: net.estimate([image], decoder)[0])
+        output = Output(
+            json, options.draw, options.deviations, decoder, problems, options.show_closeups
+        )
+        if photo is not None:
+            done = _of_photo(photo, output, lambda image: net.estimate([image], decoder)[0])
+        elif source.kind == 'folder':
+            done = _of_folder(source.path, output, lambda image: net.estimate([image], decoder)[0])
+        else:
+            stream = stream_from(options, net.config)
+            done = _of_video(source, options.max_frames, output, net, stream)
     if source.kind == 'folder':
         problems.raise_if_any('photos', done)
     problems.raise_if_incomplete(source)
@@ -164,8 +179,12 @@ def _of_folder(folder: Path, output: Output, estimate: Estimate) -> int:
     return done
 
 
-def _of_video(source: Source, most: int | None, output: Output, estimate: Estimate) -> int:
+def _of_video(
+    source: Source, most: int | None, output: Output, net: PoseNet, stream: PoseStream
+) -> int:
     done = 0
+    trails = Trails()
+    tracked = stream.tracker is not None
     with Video(source) as frames:
         writer = None
         total = min(frames.num_frames, most or frames.num_frames)
@@ -174,12 +193,20 @@ def _of_video(source: Source, most: int | None, output: Output, estimate: Estima
                 writer = stack.enter_context(VideoWriter(output.draw, frames.fps))
             some: Iterable[Frame] = itertools.islice(frames, most)
             for frame in with_progress(some, total):
-                poses = estimate(frame.image)
+                poses = net.estimate_stream(frame.image, frame.seconds, stream, output.decoder)
                 output.write(
-                    {'frame': frame.index, 'seconds': frame.seconds, 'poses': output.to_json(poses)}
+                    {
+                        'frame': frame.index,
+                        'seconds': frame.seconds,
+                        'poses': output.to_json(poses, tracked),
+                    }
                 )
                 if writer is not None:
-                    writer.write(output.drawn(frame.image, poses), frame.seconds)
+                    canvas = output.drawn(frame.image, poses)
+                    if output.show_closeups:
+                        draw_closeups(canvas, stream.closeups, output.decoder.flip_horizontal)
+                    trails.draw(canvas, poses, frame.seconds)
+                    writer.write(canvas, frame.seconds)
                 done += 1
             if done == 0:
                 raise ImageError(f'{source} holds no frame that can be read')

@@ -13,15 +13,18 @@ from posenet_ros.config import (
     DecoderConfig,
     ModelConfig,
     RuntimeConfig,
+    TrackerConfig,
     default_of,
+    option_name,
 )
 from posenet_ros.environment import expanded
 from posenet_ros.errors import ConfigError
 from posenet_ros.estimator import PoseNet
 from posenet_ros.io.sampling import look_at
 from posenet_ros.io.source import find_source
+from posenet_ros.stream import PoseStream
 
-Config = TypeVar('Config', ModelConfig, DecoderConfig, RuntimeConfig)
+Config = TypeVar('Config', ModelConfig, DecoderConfig, TrackerConfig, RuntimeConfig)
 
 
 def add_options(
@@ -32,7 +35,7 @@ def add_options(
         if field.name in without:
             continue
         default = default_of(field)
-        flag = '--' + field.name.replace('_', '-')
+        flag = '--' + option_name(config, field).replace('_', '-')
         shown = '' if default is None else f' ({default})'
         help_text = field.metadata['help'].rstrip('.').replace('%', '%%') + shown
         # Without a value the option is left out, and the config takes its own default.
@@ -70,6 +73,36 @@ def add_estimation_options(parser: argparse.ArgumentParser) -> None:
     add_options(parser, RuntimeConfig, without=('allow_spinning',))
 
 
+def add_video_options(parser: argparse.ArgumentParser) -> None:
+    """How people are tracked from frame to frame."""
+    parser.add_argument(
+        '--tracking',
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help='give people ids that stay from frame to frame (on, for what has frames)',
+    )
+    parser.add_argument(
+        '--smoothing',
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help='hold the joints of people with an id still (off)',
+    )
+    add_options(parser, TrackerConfig)
+
+
+def stream_from(options: argparse.Namespace, config: ModelConfig) -> PoseStream:
+    """What is remembered of a video, as the options say.
+
+    Raises:
+        ConfigError: a value is not allowed.
+    """
+    values = {**(_node_parameters(options.node) if 'node' in options else {}), **vars(options)}
+    tracker = config_from(TrackerConfig, options)
+    return PoseStream(
+        config, tracker if values.get('tracking', True) else None, values.get('smoothing', False)
+    )
+
+
 def config_from(config: type[Config], options: argparse.Namespace) -> Config:
     """A config of the options that were given.
 
@@ -79,8 +112,9 @@ def config_from(config: type[Config], options: argparse.Namespace) -> Config:
     values = vars(options)
     if 'node' in options:
         values = {**NODE_DEFAULTS, **_node_parameters(options.node), **values}
-    names = [field.name for field in fields(config)]
-    return config(**{name: values[name] for name in names if name in values})
+    names = {field.name: option_name(config, field) for field in fields(config)}
+    given = {name: values[option] for name, option in names.items() if option in values}
+    return config(**given)
 
 
 def _node_parameters(path: Path) -> dict[str, Any]:

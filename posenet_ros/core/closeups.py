@@ -7,7 +7,7 @@ The numbers below are chosen on 321 labelled photos; doc/seeing.md says what eac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +39,10 @@ class Closeup(NamedTuple):
     def of(self, image: np.ndarray) -> np.ndarray:
         """The part of the image: a view."""
         return image[self.top : self.bottom, self.left : self.right]
+
+    def in_image(self, poses: PoseArrays) -> PoseArrays:
+        """Poses in the close-up's pixels -> in pixels of the image."""
+        return poses._replace(keypoints=np.add(poses.keypoints, (self.left, self.top)))
 
 
 def choose_closeups(
@@ -96,7 +100,7 @@ def merge_closeups(poses: PoseArrays, looks: Sequence[tuple[Closeup, PoseArrays]
 
     Args:
         poses: of the first look, in pixels of the image.
-        looks: close-ups and the poses in them, in pixels of the close-up.
+        looks: close-ups and the poses in them, in pixels of the image.
     """
     if not looks:
         return poses
@@ -104,7 +108,6 @@ def merge_closeups(poses: PoseArrays, looks: Sequence[tuple[Closeup, PoseArrays]
     replaced = []
     for closeup, seen in looks:
         person = closeup.person
-        seen = seen._replace(keypoints=np.add(seen.keypoints, (closeup.left, closeup.top)))
         agreement = _agreement(seen.keypoints, poses, person)
         if not len(agreement) or agreement.max() < LEAST_AGREEMENT:
             continue
@@ -113,7 +116,7 @@ def merge_closeups(poses: PoseArrays, looks: Sequence[tuple[Closeup, PoseArrays]
             array[person] = looked[best]
         merged.scores[person] = (poses.scores[person] + seen.scores[best]) / 2
         replaced.append(person)
-    doubles = _doubles(merged, replaced)
+    doubles = find_doubles(merged, replaced)
     return PoseArrays(*(np.delete(array, doubles, axis=0) for array in merged))
 
 
@@ -129,13 +132,19 @@ def _agreement(keypoints: np.ndarray, poses: PoseArrays, person: int) -> np.ndar
     return agreement
 
 
-def _doubles(poses: PoseArrays, replaced: Sequence[int]) -> list[int]:
-    """Poses of somebody whom a better pose shows already. One of both came from a close-up."""
+def find_doubles(poses: PoseArrays, replaced: Collection[int] | None = None) -> list[int]:
+    """The rows of poses that show somebody whom a better pose shows already.
+
+    Args:
+        poses: of one image.
+        replaced: rows of those from close-ups; two other poses are never of one person. None: all.
+    """
     doubles: list[int] = []
     by_score = np.argsort(-poses.scores, kind='stable').tolist()
     for i, worse in enumerate(by_score):
         for better in by_score[:i]:
-            if better in doubles or (worse not in replaced and better not in replaced):
+            closely = replaced is None or worse in replaced or better in replaced
+            if better in doubles or not closely:
                 continue
             if _agreement(poses.keypoints[worse : worse + 1], poses, better)[0] >= SAME_PERSON:
                 doubles.append(worse)

@@ -85,6 +85,7 @@ class Pose:
     keypoint_scores: np.ndarray  # float64 (17,), 0 to 1
     # float64 (17,): standard deviations along one axis, in the same pixels; NaN is not known
     keypoint_deviations: np.ndarray = field(default_factory=lambda: np.full(NUM_KEYPOINTS, np.nan))
+    track_id: int = -1  # the same person's in every frame; -1 is not tracked
 
     def rows(self) -> Iterator[tuple[tuple[float, float], float, float]]:
         """Position (x, y), score and deviation of each keypoint, as Python's numbers."""
@@ -95,13 +96,15 @@ class Pose:
             strict=True,
         )
 
-    def to_dict(self, deviations: bool = False) -> dict[str, Any]:
+    def to_dict(self, deviations: bool = False, tracked: bool = False) -> dict[str, Any]:
         """The reference's JSON shape: score, and keypoints with score, part and position.
 
         Args:
             deviations: give each keypoint its `deviation` too, which the reference does not have.
+            tracked: give the `track_id` too.
         """
         return {
+            **({'track_id': self.track_id} if tracked else {}),
             'score': self.score,
             'keypoints': [
                 {'score': score, 'part': part, 'position': {'x': x, 'y': y}}

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from posenet_ros.core.decode import check_poses, multiple_pose_arrays, single_pose_arrays
+from posenet_ros.core.decode import (
+    Pose,
+    check_poses,
+    multiple_pose_arrays,
+    single_pose_arrays,
+)
 from posenet_ros.core.heads import HEADS, Heads, check_heads
 from posenet_ros.core.preprocess import preprocess
+from posenet_ros.core.smooth import PoseSmoother
+from posenet_ros.core.track import PoseTracker
 
 
 def compile_loops() -> None:
@@ -18,3 +25,12 @@ def compile_loops() -> None:
     heads = batch.of_image(0)
     letterbox.to_image(single_pose_arrays(heads.heatmap_scores, heads.offsets, 16, False).keypoints)
     check_poses(multiple_pose_arrays(heads, 16, 5, 0.0, 20, False), 33, 33)
+    compile_tracking()
+
+
+def compile_tracking() -> None:
+    """Runs each loop of the tracker and the smoother once. Takes seconds the first time."""
+    tracker, smoother = PoseTracker(), PoseSmoother()
+    poses = [Pose(1.0, np.eye(17, 2) + place, np.ones(17), np.ones(17)) for place in (0.0, 9.0)]
+    for stamp in (0.0, 0.1, 0.2):
+        smoother.update(tracker.update(poses, stamp), stamp)

@@ -38,7 +38,6 @@ from posenet_ros.io.image_message import (
 IMAGE_TYPE = 'sensor_msgs/msg/Image'
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
 STORAGE_FORMATS = {'mcap': StoragePlugin.MCAP, 'sqlite3': StoragePlugin.SQLITE3}
-UNTRACKED = -1
 
 logger = logging.getLogger('posenet_ros')
 
@@ -124,7 +123,7 @@ class PoseBagWriter:
         types = self._store.types
         people = [
             types['posenet_ros/msg/PersonPose'](
-                track_id=UNTRACKED,
+                track_id=pose.track_id,
                 score=pose.score,
                 keypoints=[
                     types['posenet_ros/msg/Keypoint'](
@@ -184,7 +183,7 @@ def typestore() -> Typestore:
 def add_poses(
     source: Path,
     target: Path,
-    poses_of: Callable[[np.ndarray], Sequence[Pose]],
+    poses_of: Callable[[np.ndarray, str, float], Sequence[Pose]],
     *,
     topics: Sequence[str] = (),
     annotated: bool = False,
@@ -203,7 +202,7 @@ def add_poses(
     Args:
         source: a rosbag2 folder, MCAP or sqlite3, or a bag of ROS 1.
         target: of the new bag. Until it is complete it is the folder NAME.partial.
-        poses_of: poses of a uint8 RGB image.
+        poses_of: poses of a uint8 RGB image, given its topic and its stamp in seconds.
         topics: to read; all of Image and CompressedImage where there are none.
         annotated: also write drawn images.
         flipped: the poses are those of the mirrored image, which is what is drawn on.
@@ -228,7 +227,7 @@ def add_poses(
         with PoseBagWriter(target, storage) as writer:
             total = sum(bag.topics[topic] for topic in chosen)
             for topic, time, message, image in progress(images, total):
-                poses = poses_of(image)
+                poses = poses_of(image, topic.name, _seconds(message.header, time))
                 counts['images'] += 1
                 counts['people'] += len(poses)
                 height, width = image.shape[:2]
@@ -245,6 +244,12 @@ def add_poses(
                     f'{", ".join(topic.name for topic in chosen)}'
                 )
     return counts
+
+
+def _seconds(header: Any, time: int) -> float:
+    """The stamp of a message; the time of the bag, in nanoseconds, where it has none."""
+    stamp = header.stamp.sec + header.stamp.nanosec / 1e9
+    return float(stamp) if stamp > 0 else time / 1e9
 
 
 def check_bag(source: Path, topics: Sequence[str] = ()) -> None:

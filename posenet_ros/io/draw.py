@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from posenet_ros.core.closeups import Closeup
 from posenet_ros.core.decode import Pose
 from posenet_ros.core.keypoints import MIN_KEYPOINT_SCORE, MIN_POSE_SCORE, SKELETON
 
@@ -21,10 +22,58 @@ PERSON_COLOURS = (
     (0, 114, 178),
 )
 
+TRAIL_SECONDS = 2.0
+
 
 def person_colour(index: int) -> tuple[int, int, int]:
     """The RGB colour of person number `index`."""
     return PERSON_COLOURS[index % len(PERSON_COLOURS)]
+
+
+def person_number(pose: Pose, index: int) -> tuple[int, str]:
+    """The number that a person's colour is of, and how it is shown: #7 for a track_id."""
+    if pose.track_id < 0:
+        return index, f'{index + 1}'
+    return pose.track_id, f'#{pose.track_id}'
+
+
+class Trails:
+    """Where tracked people have been in the last seconds of a video."""
+
+    def __init__(self) -> None:
+        self._places: dict[int, list[tuple[float, tuple[float, float]]]] = {}
+
+    def draw(self, image: np.ndarray, poses: Sequence[Pose], seconds: float) -> None:
+        """Adds the people of a frame, and draws all trails on its image, as draw_poses does."""
+        import cv2
+
+        for pose in poses:
+            seen = pose.keypoint_scores >= MIN_KEYPOINT_SCORE
+            if pose.track_id >= 0 and seen.any():
+                x, y = pose.keypoints[seen].mean(axis=0).tolist()
+                self._places.setdefault(pose.track_id, []).append((seconds, (x, y)))
+        unit = _unit(image)
+        for track_id, places in list(self._places.items()):
+            places[:] = [place for place in places if 0 <= seconds - place[0] <= TRAIL_SECONDS]
+            if not places:
+                del self._places[track_id]
+            line = np.clip(np.rint([place for _, place in places]), -30000, 30000).astype(np.int32)
+            if len(line) > 1:
+                colour = person_colour(track_id)
+                cv2.polylines(image, [line[:, None]], False, colour, unit, cv2.LINE_AA)
+
+
+def draw_closeups(image: np.ndarray, closeups: Sequence[Closeup], flipped: bool = False) -> None:
+    """Draws what close-ups showed as thin boxes, on the image itself, which may be mirrored."""
+    import cv2
+
+    width = image.shape[1]
+    for closeup in closeups:
+        left, right = closeup.left, closeup.right
+        if flipped:
+            left, right = width - right, width - left
+        top_left, bottom_right = (left, closeup.top), (right - 1, closeup.bottom - 1)
+        cv2.rectangle(image, top_left, bottom_right, (255, 255, 255), 1, cv2.LINE_AA)
 
 
 def draw_poses(
@@ -34,7 +83,7 @@ def draw_poses(
     min_pose_score: float = MIN_POSE_SCORE,
     deviations: bool = False,
 ) -> np.ndarray:
-    """Draws on the image itself.
+    """Draws on the image itself. People with an id keep its colour.
 
     Args:
         image: uint8 RGB, (H, W, 3), C-contiguous and writable.
@@ -48,11 +97,12 @@ def draw_poses(
     """
     import cv2  # 40 MB, only if something is drawn
 
-    unit = max(1, round(max(image.shape[:2]) / 400))  # line width for the image's size
+    unit = _unit(image)
     for index, pose in enumerate(poses):
         if pose.score < min_pose_score:
             continue
-        colour = person_colour(index)
+        number, name = person_number(pose, index)
+        colour = person_colour(number)
         seen = pose.keypoint_scores >= min_keypoint_score
         points = np.clip(np.rint(pose.keypoints), -30000, 30000).astype(int).tolist()
         # Coloured on black: visible on bright and on dark clothes.
@@ -74,8 +124,14 @@ def draw_poses(
             if visible:
                 cv2.circle(image, point, unit, (255, 255, 255), -1, cv2.LINE_AA)
         if seen.any():
-            _draw_label(image, f'{index + 1}: {pose.score:.2f}', points, seen, colour, unit)
+            _draw_label(image, f'{name}: {pose.score:.2f}', points, seen, colour, unit)
     return image
+
+
+def _unit(image: np.ndarray) -> int:
+    """The width of a line for the image's size, in pixels."""
+    height, width = image.shape[:2]
+    return int(max(1, round(max(height, width) / 400)))
 
 
 def _draw_label(

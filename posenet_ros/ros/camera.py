@@ -21,9 +21,10 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from posenet_ros.config import MAX_IMAGE_PIXELS
+from posenet_ros.core.closeups import Closeup
 from posenet_ros.core.decode import Pose
 from posenet_ros.errors import printable
-from posenet_ros.io.draw import draw_poses
+from posenet_ros.io.draw import draw_closeups, draw_poses
 from posenet_ros.io.image_message import (
     FOR_CV_BRIDGE,
     CvBridge,
@@ -211,7 +212,12 @@ class Camera:
         )
 
     def publish_overlays(
-        self, header: Header, image: np.ndarray, poses: Sequence[Pose], values: Mapping[str, Any]
+        self,
+        header: Header,
+        image: np.ndarray,
+        poses: Sequence[Pose],
+        closeups: Sequence[Closeup],
+        values: Mapping[str, Any],
     ) -> None:
         """Publishes the markers and the annotated image, each only if it has subscribers.
 
@@ -221,6 +227,7 @@ class Camera:
             header: of the image.
             image: uint8 RGB (H, W, 3).
             poses: in pixels of the image, mirrored if flip_horizontal is set.
+            closeups: of the image.
             values: of the node's parameters; those of the group output are used.
         """
         height, width = image.shape[:2]
@@ -250,6 +257,8 @@ class Camera:
             message.header = header
             canvas = pixels_of(message)
             copy_rgb(image[:, ::-1] if flipped else image, canvas)
+            if values['show_closeups']:
+                draw_closeups(canvas, closeups, flipped)
             draw_poses(canvas, poses, *scores, deviations)
             if raw_wanted:
                 self._annotated.publish(message)

@@ -247,6 +247,12 @@ def camera_status(
         'damaged': str(window.damaged),
         'lost before the node': 'not counted' if window.lost is None else str(window.lost),
     }
+    if window.tracked is not None:
+        tracked, births, deaths = window.tracked
+        values['people tracked'] = str(tracked)
+        values['ids given / ended'] = f'{births} / {deaths}'
+    values['whole images (Hz)'] = f'{window.whole_images / window.seconds:.1f}'
+    values['close-ups (Hz)'] = f'{window.closeups / window.seconds:.1f}'
     values.update((f'dropped: {reason}', str(n)) for reason, n in sorted(window.dropped.items()))
     if window.last_problem:
         values['last problem'] = window.last_problem

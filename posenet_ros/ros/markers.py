@@ -18,7 +18,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from posenet_ros.core.decode import Pose
 from posenet_ros.core.keypoints import SKELETON
-from posenet_ros.io.draw import person_colour
+from posenet_ros.io.draw import person_colour, person_number
 
 # In pixels, of K and P: beyond them no camera is, and positions would overflow.
 LEAST_FOCAL_LENGTH = 0.01
@@ -117,7 +117,8 @@ def pose_markers(
 
     Args:
         header: of the image.
-        poses: in pixels of the image; person i keeps the ids and the colour of number i.
+        poses: in pixels of the image. People keep the colour of their track_id; without one
+            person i has that of number i.
         plane: where the pixels lie in space.
         min_keypoint_score: joints below it, and their bones, are left out.
         min_pose_score: people below it are left out.
@@ -130,7 +131,8 @@ def pose_markers(
         if pose.score < min_pose_score or not seen.any():
             continue
         points = plane.points(pose.keypoints)
-        red, green, blue = (channel / 255 for channel in person_colour(index))
+        number, name = person_number(pose, index)
+        red, green, blue = (channel / 255 for channel in person_colour(number))
         colour = ColorRGBA(r=red, g=green, b=blue, a=1.0)
 
         joints = _marker(header, 'joints', index, Marker.SPHERE_LIST, JOINT_METRES, colour)
@@ -152,7 +154,7 @@ def pose_markers(
         label = _marker(header, 'label', index, Marker.TEXT_VIEW_FACING, LABEL_METRES, colour)
         top = min(joints.points, key=lambda point: point.y)
         label.pose.position = Point(x=top.x, y=top.y - 2 * LABEL_METRES, z=top.z)
-        label.text = f'{index + 1}: {pose.score:.2f}'
+        label.text = f'{name}: {pose.score:.2f}'
         markers.append(label)
     seconds, part = divmod(lifetime, 1.0)
     for marker in markers[1:]:

@@ -34,7 +34,7 @@ def pose_array(header: Header, width: int, height: int, poses: Sequence[Pose]) -
         image_height=height,
         poses=[
             PersonPose(
-                track_id=PersonPose.UNTRACKED,
+                track_id=pose.track_id,
                 score=pose.score,
                 keypoints=[
                     Keypoint(id=index, x=x, y=y, score=score, deviation=deviation)
@@ -81,10 +81,15 @@ def describe_input(config: ModelConfig) -> str:
         text += ' for 4:3, in the shape of each image'
     if config.attention == 'closeups':
         text += f', and up to {config.max_closeups} close-ups of {config.closeup_resolution} pixels'
+    if config.attention == 'people':
+        text += (
+            f' every {config.whole_image_period:g} s, and close-ups of people of up to '
+            f'{config.closeup_resolution} pixels'
+        )
     return text
 
 
-def model_info(net: PoseNet) -> ModelInfo:
+def model_info(net: PoseNet, tracking: bool, smoothing: bool) -> ModelInfo:
     """The message for ~/model_info."""
     config = net.config
     return ModelInfo(
@@ -94,6 +99,9 @@ def model_info(net: PoseNet) -> ModelInfo:
         input_width=net.input_width,
         input_height=net.input_height,
         input_aspect=config.input_aspect,
+        attention=config.attention,
+        tracking=tracking or config.attention == 'people',
+        smoothing=smoothing,
         precision=net.backend.precision,
         backend=net.backend.name,
         device=net.backend.device,

@@ -18,7 +18,7 @@ from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.timer import Timer
-from std_srvs.srv import SetBool
+from std_srvs.srv import SetBool, Trigger
 
 from posenet_ros.errors import ConfigError, PoseNetError, in_words, quoted
 from posenet_ros.estimator import PoseNet
@@ -69,13 +69,17 @@ class PoseNetNode(LifecycleNode):
         self._transition_error = ''  # of the last transition
         self._demand_timer: Timer | None = None
         self._model_info: Publisher[ModelInfo] | None = None
+        self._told_model_info: ModelInfo | None = None
 
         self._log_handler = forward_log(self.get_logger())
-        self._node_parameters = NodeParameters(self._model_is_loaded)
+        self._node_parameters = NodeParameters(self._model_is_loaded, self._publish_model_info)
         self._pipeline = Pipeline(self, self._node_parameters)
         self._node_parameters.declare(self)
         self._diagnostics = Diagnostics(self, self._state)
         self._enable_service = self.create_service(SetBool, '~/enable', self._on_enable)
+        self._reset_service = self.create_service(
+            Trigger, '~/reset_tracker', self._on_reset_tracker
+        )
         self._warn_of_unused_parameters()
         # For BackgroundExecutor: transitions load the model, which takes seconds.
         self.background_services = [
@@ -179,7 +183,7 @@ class PoseNetNode(LifecycleNode):
                 lambda: PoseNet.load(config, max_batch=max_batch, **asdict(runtime)),
                 self._stop_requested,
             )
-            self._in_spinning_thread(lambda: self._create_topics(topics, net))
+            self._in_spinning_thread(lambda: self._create_topics(topics))
         finally:
             self._loading_since = None
         # Long-lived objects are excluded from garbage collection: a full collection stops every
@@ -227,7 +231,7 @@ class PoseNetNode(LifecycleNode):
             for name in names
         }
 
-    def _create_topics(self, topics: dict[str, CameraTopics], net: PoseNet) -> None:
+    def _create_topics(self, topics: dict[str, CameraTopics]) -> None:
         lazy = self._node_parameters.values['lazy']
         max_pixels = self._node_parameters.values['max_image_pixels']
         for name in topics:
@@ -242,7 +246,15 @@ class PoseNetNode(LifecycleNode):
         self._model_info = self.create_publisher(
             ModelInfo, '~/model_info', latched, event_callbacks=no_events()
         )
-        self._model_info.publish(model_info(net))
+        self._publish_model_info()
+
+    def _publish_model_info(self) -> None:
+        net, values = self._pipeline.net, self._node_parameters.values
+        if self._model_info is not None and net is not None:
+            info = model_info(net, values['tracking'], values['smoothing'])
+            if info != self._told_model_info:
+                self._model_info.publish(info)
+            self._told_model_info = info
 
     def _destroy_topics(self) -> None:
         if self._demand_timer is not None:
@@ -253,7 +265,7 @@ class PoseNetNode(LifecycleNode):
         self._pipeline.cameras = {}
         if self._model_info is not None:
             self.destroy_publisher(self._model_info)
-            self._model_info = None
+            self._model_info = self._told_model_info = None
 
     def _follow_demand(self) -> None:
         for camera in self._pipeline.cameras.values():
@@ -279,6 +291,14 @@ class PoseNetNode(LifecycleNode):
             self._subscribe_or_unsubscribe()
         response.success = True
         response.message = 'enabled' if self._enabled else 'paused; the model stays loaded'
+        return response
+
+    def _on_reset_tracker(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        self._pipeline.reset_trackers()
+        response.success = True
+        response.message = 'everybody gets a new track_id'
         return response
 
     def _subscribe_or_unsubscribe(self) -> None:

@@ -9,7 +9,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from posenet_ros.config import DecoderConfig
+from posenet_ros.config import DecoderConfig, TrackerConfig
 from posenet_ros.errors import ConfigError
 from posenet_ros.ros.declare_parameters import declare_parameters
 from posenet_ros.ros.parameters import (
@@ -19,6 +19,7 @@ from posenet_ros.ros.parameters import (
     checked_values,
     decoder_config,
     model_config,
+    tracker_config,
 )
 
 
@@ -27,12 +28,15 @@ class NodeParameters:
 
     Args:
         model_loaded: whether the model's parameters are locked.
+        changed: called after a change.
     """
 
-    def __init__(self, model_loaded: Callable[[], bool]) -> None:
+    def __init__(self, model_loaded: Callable[[], bool], changed: Callable[[], None]) -> None:
         self.values: dict[str, Any] = {}  # replaced as a whole, never changed
         self.decoder = DecoderConfig()
+        self.tracker = TrackerConfig()
         self._model_loaded = model_loaded
+        self._changed = changed
 
     def declare(self, node: Node) -> None:
         """Declares the parameters, and checks them from now on.
@@ -42,6 +46,7 @@ class NodeParameters:
         """
         self.values = declare_parameters(node, PARAMETERS)
         self.decoder = decoder_config(self.values)
+        self.tracker = tracker_config(self.values)
         node.add_on_set_parameters_callback(self._on_set)
 
     def _on_set(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
@@ -59,14 +64,15 @@ class NodeParameters:
                     f'{", ".join(locked)} cannot change while the model is loaded; deactivate and '
                     'clean up first'
                 )
-            decoder = decoder_config(values)
+            decoder, tracker = decoder_config(values), tracker_config(values)
             if not self._model_loaded() and _describe_a_model(self.values):
                 # Not checked if the old values are invalid: two wrong values can then be
                 # corrected one after the other.
                 model_config(values)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        self.values, self.decoder = values, decoder
+        self.values, self.decoder, self.tracker = values, decoder, tracker
+        self._changed()
         return SetParametersResult(successful=True)
 
 

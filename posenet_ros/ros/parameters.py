@@ -17,15 +17,17 @@ from posenet_ros.config import (
     DecoderConfig,
     ModelConfig,
     RuntimeConfig,
+    TrackerConfig,
     default_of,
+    option_name,
 )
 from posenet_ros.core.keypoints import MIN_KEYPOINT_SCORE, MIN_POSE_SCORE
 from posenet_ros.errors import ConfigError
 
-Group = Literal['model', 'decoder', 'input', 'output', 'diagnostics']
+Group = Literal['model', 'decoder', 'tracking', 'input', 'output', 'diagnostics']
 
 # Groups that can be set at any time; the others only while the node is unconfigured.
-LIVE_GROUPS: tuple[Group, ...] = ('decoder', 'output', 'diagnostics')
+LIVE_GROUPS: tuple[Group, ...] = ('decoder', 'tracking', 'output', 'diagnostics')
 
 
 @dataclass(frozen=True)
@@ -108,15 +110,29 @@ def _from_field(field: Field[Any], group: Group, alone: bool = False) -> Paramet
         choices = ('', *choices)
     # 20 is accepted for 20.0, a size may be one number or two, and YAML reads off as false.
     dynamic = isinstance(default, float) or field.name in ('input_resolution', 'attention')
-    return ParameterSpec(
-        field.name, default, field.metadata['help'], group, limits, choices, dynamic
-    )
+    name = option_name(TrackerConfig, field) if group == 'tracking' else field.name
+    return ParameterSpec(name, default, field.metadata['help'], group, limits, choices, dynamic)
 
 
 PARAMETERS: tuple[ParameterSpec, ...] = (
     *(_from_field(field, 'model') for field in fields(ModelConfig)),
     *(_from_field(field, 'model', alone=True) for field in fields(RuntimeConfig)),
     *(_from_field(field, 'decoder') for field in fields(DecoderConfig)),
+    ParameterSpec(
+        'tracking',
+        True,
+        'Give people in ~/poses a track_id that stays from frame to frame. attention people always '
+        'does.',
+        'tracking',
+    ),
+    *(_from_field(field, 'tracking') for field in fields(TrackerConfig)),
+    ParameterSpec(
+        'smoothing',
+        False,
+        'Hold the joints of people with a track_id still: a One Euro filter. Joints that move lag '
+        'behind a little.',
+        'tracking',
+    ),
     ParameterSpec(
         'autostart',
         True,
@@ -202,6 +218,12 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         False,
         'Add a circle of one standard deviation around each keypoint to ~/markers and '
         '~/image_annotated.',
+        'output',
+    ),
+    ParameterSpec(
+        'show_closeups',
+        False,
+        'Draw what the close-ups of attention people showed as boxes in ~/image_annotated.',
         'output',
     ),
     ParameterSpec(
@@ -300,3 +322,14 @@ def decoder_config(values: Mapping[str, Any]) -> DecoderConfig:
         ConfigError: a value is not allowed.
     """
     return DecoderConfig(**{field.name: values[field.name] for field in fields(DecoderConfig)})
+
+
+def tracker_config(values: Mapping[str, Any]) -> TrackerConfig:
+    """The TrackerConfig that the parameters describe.
+
+    Raises:
+        ConfigError: a value is not allowed.
+    """
+    return TrackerConfig(
+        **{field.name: values[option_name(TrackerConfig, field)] for field in fields(TrackerConfig)}
+    )

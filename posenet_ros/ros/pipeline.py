@@ -6,11 +6,13 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from rclpy.node import Node
 from std_msgs.msg import Header
 
+from posenet_ros.core.closeups import Closeup
 from posenet_ros.core.decode import Pose
 from posenet_ros.errors import BackendError, ImageError, PoseNetError, in_words
 from posenet_ros.estimator import PoseNet
@@ -18,6 +20,7 @@ from posenet_ros.ros.camera import WARN_PERIOD_SECONDS, Camera, Received
 from posenet_ros.ros.mailbox import Mailbox
 from posenet_ros.ros.node_parameters import NodeParameters
 from posenet_ros.ros.worker import ModelWorker, Worker
+from posenet_ros.stream import PoseStream
 
 # Warnings that differ in more than numbers and quotations, per period.
 MAX_WARNINGS = 5
@@ -56,6 +59,13 @@ class Overlay:
     header: Header
     image: np.ndarray
     poses: list[Pose]
+    closeups: list[Closeup]
+
+
+def _seconds(header: Header) -> float:
+    """An image's stamp; the time now where a camera sets none."""
+    stamp = header.stamp.sec + header.stamp.nanosec / 1e9
+    return float(stamp) if stamp > 0 else time.monotonic()
 
 
 class Pipeline:
@@ -78,6 +88,9 @@ class Pipeline:
         self._usual_seconds = 0.0  # of a batch
         self._node = node
         self._parameters = parameters
+        self._streams: dict[str, PoseStream] = {}  # by camera; the model's thread
+        self._ids = count(1)  # of people, of all cameras
+        self._reset_requested = False
         self._resting = 'deactivated'  # why no poses are published; empty while they are
         self._frames: Mailbox[Received] = Mailbox()
         self._overlays: Mailbox[Overlay] = Mailbox()
@@ -102,6 +115,7 @@ class Pipeline:
             )
         self._hanging_worker = None
         self._frames, self._overlays = Mailbox(), Mailbox()
+        self._streams = {}
         self._model_worker = ModelWorker(load, self._frames, self._process, self._log_unexpected)
         self.net = self._model_worker.start_and_load(cancelled)
         self._usual_seconds = self.net.stage_times.total  # of the warm-up
@@ -132,6 +146,10 @@ class Pipeline:
             self._overlay_worker.stop()
         self._model_worker = self._overlay_worker = self.net = None
         self.inference_error = ''
+
+    def reset_trackers(self) -> None:
+        """Forgets everybody, before the next image."""
+        self._reset_requested = True
 
     @property
     def loaded(self) -> bool:
@@ -188,8 +206,10 @@ class Pipeline:
         if not images:
             return
         converted = time.perf_counter()
+        streams = self._streams_of(cameras, net)
+        stamps = [_seconds(header) for header in headers]
         try:
-            results = net.estimate(images, self._parameters.decoder)
+            results = net.estimate_streams(images, stamps, streams, self._parameters.decoder)
         except BackendError as error:
             # The next image is processed as usual: the GPU may have free memory by then.
             self.inference_error = str(error)
@@ -202,20 +222,38 @@ class Pipeline:
             return
         self.inference_error = ''
         self._usual_seconds = converted - started + net.stage_times.total
-        for camera, header, image, poses in zip(cameras, headers, images, results, strict=True):
+        for camera, header, image, stream, poses in zip(
+            cameras, headers, images, streams, results, strict=True
+        ):
             if self._resting:
                 camera.statistics.image_dropped(self._resting)
                 continue
             try:
-                self._publish(camera, header, image, poses, converted - started, net)
+                self._publish(camera, header, image, stream, poses, converted - started, net)
             except BaseException as error:  # must not cost the other cameras their poses
                 self._drop_unexpected([camera], error)
+
+    def _streams_of(self, cameras: Sequence[Camera], net: PoseNet) -> list[PoseStream]:
+        """What is remembered of each camera, as the parameters say now."""
+        values, tracker = self._parameters.values, self._parameters.tracker
+        if self._reset_requested:
+            self._reset_requested = False
+            for stream in self._streams.values():
+                stream.reset()
+        for camera in cameras:
+            if camera.name not in self._streams:
+                self._streams[camera.name] = PoseStream(net.config, ids=self._ids)
+            self._streams[camera.name].configure(
+                tracker if values['tracking'] else None, values['smoothing']
+            )
+        return [self._streams[camera.name] for camera in cameras]
 
     def _publish(
         self,
         camera: Camera,
         header: Header,
         image: np.ndarray,
+        stream: PoseStream,
         poses: list[Pose],
         convert_seconds: float,
         net: PoseNet,
@@ -241,7 +279,8 @@ class Pipeline:
         latency = self._latency(camera, header, times.inference)
         people = sum(pose.score >= values['min_pose_score'] for pose in published)
         if camera.overlays_wanted():
-            self._overlays.put(camera.name, Overlay(header, image, poses))
+            self._overlays.put(camera.name, Overlay(header, image, poses, stream.closeups))
+        camera.statistics.image_looked_at(stream.whole, len(stream.closeups), stream.counts)
         camera.statistics.image_processed(people, {**latency, **stages})
 
     def _latency(self, camera: Camera, header: Header, inference: float) -> dict[str, float]:
@@ -291,5 +330,9 @@ class Pipeline:
             if self._resting:
                 return
             self.cameras[name].publish_overlays(
-                overlay.header, overlay.image, overlay.poses, self._parameters.values
+                overlay.header,
+                overlay.image,
+                overlay.poses,
+                overlay.closeups,
+                self._parameters.values,
             )

@@ -22,6 +22,9 @@ class Window:
     received: int = 0
     processed: int = 0
     people: int = 0
+    whole_images: int = 0  # looks, in this window
+    closeups: int = 0
+    tracked: tuple[int, int, int] | None = None  # people now; ids given and ended so far
     dropped: Counter[str] = field(default_factory=Counter)  # reason -> frames, since the start
     dropped_now: int = 0  # frames, in this window
     total_received: int = 0  # since the start, as the following
@@ -50,6 +53,8 @@ class CameraStatistics:
         self._listening_since = self._started
         self._clock_offset: float | None = None
         self._received = self._processed = self._people = self._dropped_now = 0
+        self._whole_images = self._closeups = 0
+        self._tracked: tuple[int, int, int] | None = None
         self._total_received = self._total_processed = self._damaged = 0
         self._lost: int | None = None
         self._last_problem = ''
@@ -106,6 +111,21 @@ class CameraStatistics:
             for name, value in seconds.items():
                 self._samples[name].append(value)
 
+    def image_looked_at(
+        self, whole: bool, closeups: int, tracked: tuple[int, int, int] | None
+    ) -> None:
+        """Counts the looks at a frame.
+
+        Args:
+            whole: whether all of it was looked at.
+            closeups: of it.
+            tracked: people with an id now; ids given, and ended, since the start. None: no tracker.
+        """
+        with self._lock:
+            self._whole_images += whole
+            self._closeups += closeups
+            self._tracked = tracked
+
     def start_window(self) -> Window:
         """What happened since the last call."""
         with self._lock:
@@ -115,6 +135,9 @@ class CameraStatistics:
                 received=self._received,
                 processed=self._processed,
                 people=self._people,
+                whole_images=self._whole_images,
+                closeups=self._closeups,
+                tracked=self._tracked,
                 dropped=Counter(self._dropped),
                 dropped_now=self._dropped_now,
                 total_received=self._total_received,
@@ -129,6 +152,7 @@ class CameraStatistics:
             )
             self._started = now
             self._received = self._processed = self._dropped_now = 0
+            self._whole_images = self._closeups = 0
             self._samples = defaultdict(list)
             return window
 

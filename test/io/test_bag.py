@@ -50,6 +50,10 @@ def recorded(request, tmp_path, astronaut):
     return path
 
 
+def nobody(image, topic, seconds):
+    return []
+
+
 def read(path):
     with AnyReader([path], default_typestore=bag.typestore()) as reader:
         return [
@@ -94,15 +98,13 @@ def test_poses_lie_at_the_images_times_with_the_images_headers(
 
 
 def test_only_the_topics_asked_for_are_read(recorded, tmp_path):
-    counts = bag.add_poses(
-        recorded, tmp_path / 'out', lambda image: [], topics=['/rear/compressed']
-    )
+    counts = bag.add_poses(recorded, tmp_path / 'out', nobody, topics=['/rear/compressed'])
     assert counts == {'images': 2, 'people': 0, 'broken': 0}
 
 
 def test_mistakes_are_named_and_leave_nothing_behind(recorded, tmp_path):
     def run(source=recorded, target=tmp_path / 'out', **options):
-        bag.add_poses(source, target, lambda image: [], **options)
+        bag.add_poses(source, target, nobody, **options)
 
     with pytest.raises(PoseNetError, match='no bag /nowhere'):
         run(tmp_path.__class__('/nowhere'))
@@ -116,7 +118,7 @@ def test_mistakes_are_named_and_leave_nothing_behind(recorded, tmp_path):
     with pytest.raises(PoseNetError, match='no folder'):
         run(target=tmp_path / 'no/out')
 
-    def fail(image):
+    def fail(image, topic, seconds):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -205,7 +207,7 @@ def add(source, tmp_path, **options):
     """The colours of the images that were read, and what was told."""
     seen, told = [], []
 
-    def poses_of(image):
+    def poses_of(image, topic, seconds):
         seen.append(int(image[0, 0, 0]))
         return []
 
@@ -279,7 +281,7 @@ def test_nothing_that_can_be_read_is_an_error_with_the_reason(tmp_path):
     path = mcap_file(tmp_path / 'depth.mcap', [depth] * 3)
     told = []
     with pytest.raises(PoseNetError, match=r'no image of .* could be read, of 3 on /image'):
-        bag.add_poses(path, tmp_path / 'out', lambda image: [], problem=told.append)
+        bag.add_poses(path, tmp_path / 'out', nobody, problem=told.append)
     assert "unknown encoding '16UC1'" in told[0]
     assert "3 images on /image cannot be used, as: unknown encoding '16UC1'" in told[1]
     path = mcap_file(tmp_path / 'none.mcap', [])
@@ -299,7 +301,7 @@ def test_fewer_messages_than_the_metadata_claim_are_told(recorded, tmp_path):
 def test_interrupted_run_keeps_what_is_finished(recorded, tmp_path):
     calls = []
 
-    def interrupt(image):
+    def interrupt(image, topic, seconds):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
@@ -310,7 +312,7 @@ def test_interrupted_run_keeps_what_is_finished(recorded, tmp_path):
     assert not (tmp_path / 'out').exists()
     assert len(read(tmp_path / 'out.partial/out')) == 2
     # The next run begins anew.
-    assert bag.add_poses(recorded, tmp_path / 'out', lambda image: [])['images'] == 4
+    assert bag.add_poses(recorded, tmp_path / 'out', nobody)['images'] == 4
     assert sorted(p.name for p in tmp_path.iterdir()) == ['out', 'recorded']
 
 
@@ -374,13 +376,13 @@ def test_what_is_in_the_way_is_not_deleted(recorded, tmp_path):
     assert thesis.read_text() == 'thesis'
     (tmp_path / 'link').symlink_to('nowhere')
     with pytest.raises(PoseNetError, match='link exists already'):
-        bag.add_poses(recorded, tmp_path / 'link', lambda image: [])
+        bag.add_poses(recorded, tmp_path / 'link', nobody)
 
 
 def test_two_runs_do_not_write_one_bag(recorded, tmp_path):
-    def again(image):
+    def again(image, topic, seconds):
         with pytest.raises(PoseNetError, match='another run is writing'):
-            bag.add_poses(recorded, tmp_path / 'out', lambda image: [])
+            bag.add_poses(recorded, tmp_path / 'out', nobody)
         return []
 
     assert bag.add_poses(recorded, tmp_path / 'out', again)['images'] == 4

@@ -112,6 +112,7 @@ SETUP_ROBOT = (
     'onnxruntime',
     'msgspec',
     'simplejpeg',
+    'lap',
 )  # no distribution has them
 OPTIONAL = (  # where they are imported
     'rosbags', 'tensorrt', 'tensorrt_rtx', 'pycuda', 'cuda', 'scipy', 'pycocotools',

@@ -295,7 +295,7 @@ def test_bag_played_into_the_node_gives_the_poses_of_the_bag_command(
                 data=pixels.reshape(-1),
             )  # fmt: skip
             writer.write(connection, 10**18 + i, store.serialize_cdr(message, bag.IMAGE_TYPE))
-    bag.add_poses(tmp_path / 'bag', tmp_path / 'out', node_poses)
+    bag.add_poses(tmp_path / 'bag', tmp_path / 'out', lambda image, *_: node_poses(image))
     poses = peer.collect(PoseArray, f'{NODE}/poses')
     start_node('-p', 'qos_overrides./image_raw.subscription.reliability:=reliable')
     camera = Camera(peer, reliability='reliable')
