@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any
 
-from benchmarks import node, stages
+from benchmarks import node, stages, video
 from benchmarks.figures import ROOT, Section, machine
 from benchmarks.plot import draw
 from benchmarks.reference import Reference, ReferenceUnavailableError
@@ -31,6 +31,7 @@ SECTIONS: dict[str, Callable[..., Section]] = {
     'start': node.start,
     'memory': node.memory,
     'threads': stages.threads,
+    'video': video.video,
 }
 RACES = ('decoding', 'end_to_end')  # against the reference
 

@@ -22,12 +22,12 @@ from posenet_ros.core.preprocess import Letterbox
 from posenet_ros.core.track import Prediction, as_prediction, assign, find_doubles, similarities
 from posenet_ros.input_size import Size
 
-MARGIN = 1.3  # of the box of the clear keypoints
+MARGIN = 1.4  # of the box of the clear keypoints
 BORDER = 24  # pixels of the input around that: room to move, and what the network needs to see
 MOST_ENLARGED = 1.6  # pixels of the input for each pixel of the image
 SHRINKING = (1.0, 0.8, 0.65)  # of close-ups, where the budget does not suffice
 LEAST_HEIGHT = 70.0  # of a person in the input, in pixels; close-ups do not shrink below it
-LOST_SECONDS = 0.3  # between two looks for somebody who was not found at the last one
+LOST_SECONDS = 0.2  # between two looks for somebody who was not found at the last one
 LEAST_AGREEMENT = 0.1  # of a pose in a close-up with the prediction
 ELSEWHERE = 0.5  # a pose's agreement counts less if it is from another look than the person's own
 KNOWN = 0.4  # similarity above which somebody in the whole image is one who is known

@@ -490,12 +490,12 @@ node = posenet_ros.ros.node.PoseNetNode(
 assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
 hanging, end = threading.Event(), threading.Event()
 
-def hang(images, config):
+def hang(images, *_):
     hanging.set()
     end.wait()
     return [[] for _ in images]
 
-node._pipeline.net.estimate = hang
+node._pipeline.net.estimate_streams = hang
 image = image_message(Header(), np.zeros((48, 64, 3), np.uint8), 'rgb8')
 node._pipeline._frames.put('', serialize_message(image))
 assert hanging.wait(10)
@@ -540,7 +540,7 @@ node.trigger_activate()
 pipeline = node._pipeline
 pipeline._model_worker._most = 2  # both cameras in one batch, as on a GPU
 far = Pose(0.9, np.full((17, 2), 1e39), np.full(17, 0.9))
-pipeline.net.estimate = lambda images, config: [
+pipeline.net.estimate_streams = lambda images, *_: [
     [far] if image.shape[1] == 64 else [] for image in images
 ]
 narrow, wide = (
@@ -1232,7 +1232,11 @@ def test_ends_cleanly_while_images_come(start_node, start, peer, signal_number, 
 def test_ends_cleanly_on_an_early_signal(start_node, delay):
     node = start_node(ready=False)
     time.sleep(delay)
-    assert node.stop(signal.SIGINT) in ((0, -2) if delay < 0.1 else (0,)), node.output
+    status = node.stop(signal.SIGINT)
+    if 'init_import_site' in node.output:  # Python itself had not started yet
+        assert delay < 0.1
+        return
+    assert status in ((0, -2) if delay < 0.1 else (0,)), node.output
     assert 'Traceback' not in node.output
 
 
