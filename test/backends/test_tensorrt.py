@@ -16,7 +16,15 @@ from goldens import SHARED, check_poses, golden_config, golden_paths, load_golde
 from host_driver import LAUNCH_FAILED, NOTHING
 from tfjs_models import mobilenet_like
 
-from posenet_ros import BackendError, ConfigError, DecoderConfig, ModelConfig, PoseNet
+from posenet_ros import (
+    BackendError,
+    ConfigError,
+    DecoderConfig,
+    ModelConfig,
+    PoseNet,
+    PoseStream,
+    TrackerConfig,
+)
 from posenet_ros.commands import main
 from posenet_ros.config import PRECISIONS
 from posenet_ros.errors import NoDeviceError
@@ -102,6 +110,41 @@ def test_images_of_several_shapes_share_one_engine(tensorrt, library, small):
         assert built.profiles[0].shapes == [(1, 3, *low), (3, 3, *typical), (3, 3, *high)]
         with pytest.raises(BackendError, match=r'images of \(1, 3, 17, 17\); this engine takes'):
             net.backend.run(np.zeros((1, 3, 17, 17), np.float32))
+
+
+def test_closeups_of_people_share_batches(tensorrt, library, small):
+    """Frame after frame, with the same poses and ids as on the CPU."""
+    config = replace(small, input_resolution=257, input_aspect='image', attention='people')
+    config = replace(config, closeup_resolution=97, max_closeups=4, whole_image_period=0.3)
+    generator = np.random.default_rng(0)
+    picture = generator.integers(0, 256, (480, 640, 3), np.uint8)
+    frames = [np.roll(picture, i, axis=1) for i in range(8)]
+    anybody = DecoderConfig(score_threshold=0.0)
+    results = {}
+    for backend in ('onnxruntime', 'tensorrt'):
+        options = {'cuda_library': library} if backend == 'tensorrt' else {}
+        with PoseNet.load(config, backend, **options) as net:
+            stream = PoseStream(config, TrackerConfig(min_hits=1))
+            run, batches = net.backend.run, []
+            net.backend.run = lambda images, run=run, batches=batches: (
+                batches.append(images.shape) or run(images)
+            )
+            results[backend] = [
+                [
+                    (pose.track_id, pose.score, pose.keypoints.tolist())
+                    for pose in net.estimate_stream(frame, i / 20, stream, anybody)
+                ]
+                for i, frame in enumerate(frames)
+            ]
+    assert results['tensorrt'] == results['onnxruntime']
+    assert any(len(poses) > 1 for poses in results['tensorrt'])
+    assert max(shape[0] for shape in batches) > 1, batches
+    low, _, high = config.input_sizes
+    assert all(
+        size[0] <= height <= largest[0] and size[1] <= width <= largest[1]
+        for _, _, height, width in batches
+        for size, largest in [(low, high)]
+    )
 
 
 def test_a_context_and_a_graph_for_each_shape(each_tensorrt, driver, library, small, monkeypatch):
