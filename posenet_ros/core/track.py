@@ -139,7 +139,8 @@ class PoseTracker:
             # sure poses before doubtful ones.
             for which in (sure, ~sure):
                 for who in (~lost, lost):
-                    self._assign(rows, np.where(who[:, None] & which, similar, 0.0))
+                    if which.any() and who.any():
+                        self._assign(rows, np.where(who[:, None] & which, similar, 0.0))
             self._see(rows, poses, stamp)
         self._bear(rows, sure, poses, stamp)
         self._confirm()
@@ -283,7 +284,7 @@ def similarities(predicted: Prediction, poses: PoseArrays) -> np.ndarray:
             predicted.drifts,
             poses.keypoints,
             poses.keypoint_scores,
-            np.nan_to_num(poses.keypoint_deviations),
+            poses.keypoint_deviations,
         )
     )
 
@@ -303,6 +304,12 @@ def as_prediction(poses: PoseArrays, rows: Any = slice(None)) -> Prediction:
 def _sizes(keypoints: np.ndarray) -> np.ndarray:
     """Square root of the area that each person covers, in pixels: (n, 17, 2) -> (n,)."""
     return np.asarray(_square_roots_of_areas(keypoints))
+
+
+@jit
+def _known(deviation: float) -> float:
+    """0 for a deviation that is not known."""
+    return 0.0 if math.isnan(deviation) else deviation
 
 
 @jit
@@ -347,9 +354,7 @@ def _correct(
         unsure = (UNSURE * size) ** 2
         moved_x = moved_y = weights = 0.0
         for part in range(NUM_KEYPOINTS):
-            deviation = pose_deviations[j, part]
-            if math.isnan(deviation):
-                deviation = 0.0
+            deviation = _known(pose_deviations[j, part])
             variance = deviation**2 + deviations[i, part] ** 2 + unsure
             weight = (min(scores[i, part], pose_scores[j, part]) + 1e-3) / variance
             moved_x += weight * (poses[j, part, 0] - keypoints[i, part, 0])
@@ -414,7 +419,7 @@ def _similarities(
                 allowed = (
                     TOLERANCES[part] * area
                     + deviations[i, part] ** 2
-                    + other_deviations[j, part] ** 2
+                    + _known(other_deviations[j, part]) ** 2
                     + drifts[i] ** 2
                 )
                 weight = scores[i, part] * other_scores[j, part] + 1e-6
