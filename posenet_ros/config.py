@@ -44,6 +44,7 @@ PRECISIONS = ('fp32', 'fp16', 'int8')
 CUDA_LIBRARIES = ('pycuda', 'cuda-python')
 PRECISION_OF_QUANT_BYTES = {4: 'fp32', 2: 'fp16', 1: 'int8'}
 SMALLEST_CLOSEUP = 65  # pixels of the input
+LEAST_CLOSEUP_OF_PEOPLE = 97
 MAX_BATCH = 64
 SHA256 = re.compile('[0-9a-fA-F]{64}')
 MAX_INPUT_PIXELS = 4097 * 4097
@@ -256,6 +257,11 @@ class ModelConfig:
         for ours in fields(self):  # what the reference does not have
             if ours.name in OURS:
                 _check_field(ours, getattr(self, ours.name))
+        if self.attention == 'people' and self.closeup_resolution < LEAST_CLOSEUP_OF_PEOPLE:
+            raise ConfigError(
+                f'Invalid closeup_resolution {self.closeup_resolution}. Should be '
+                f'{LEAST_CLOSEUP_OF_PEOPLE} or more with attention people'
+            )
 
     @property
     def valid_resolution(self) -> Size:
@@ -403,7 +409,7 @@ class TrackerConfig:
         default=1.5,
         metadata={
             'help': 'Seconds for which an id is kept for somebody who is not seen, behind somebody '
-            'else for example.',
+            'else for example. A camera has to be faster than that for anybody to have an id.',
             'range': (0.0, 3600.0),
         },
     )

@@ -216,16 +216,24 @@ class PoseNet:
         Raises:
             ImageError: an image is not uint8 RGB, or has no pixels.
             BackendError: as estimate.
-            ValueError: a stamp is not finite.
+            ValueError: a stamp is not finite; a stream is given twice, or for another model.
         """
+        if len({id(stream) for stream in streams}) < len(streams):
+            raise ValueError('a stream is given for two images')
+        if any(stream.config != self.config for stream in streams):
+            raise ValueError("a stream is for another model's config")
+        # The one person of an image is always there, in the whole of it.
+        follow = self.config.attention == 'people' and config.decoding_method == 'multi-person'
         with self._running(images):
-            frames = list(zip(images, stamps, streams, strict=True))
-            plans = [stream.begin(image, stamp) for image, stamp, stream in frames]
-            if self.config.attention == 'people':
+            plans = [
+                stream.begin(image, stamp, follow)
+                for image, stamp, stream in zip(images, stamps, streams, strict=True)
+            ]
+            if follow:
                 found = self._follow(images, streams, plans, config)
             else:
                 found = [
-                    stream.end(poses, [], [])
+                    stream.end(poses)
                     for stream, poses in zip(streams, self._look(images, config), strict=True)
                 ]
         if config.flip_horizontal:
@@ -321,7 +329,12 @@ class PoseNet:
         chosen = [[*plan.closeups, *new] for plan, new in zip(plans, newcomers, strict=True)]
         looks = self._closeups(images, chosen, config)
         return [
-            stream.end(seen.get(i), looked[: len(plan.closeups)], looked[len(plan.closeups) :])
+            stream.end(
+                seen.get(i),
+                looked[: len(plan.closeups)],
+                looked[len(plan.closeups) :],
+                config.max_detections,
+            )
             for i, (stream, plan, looked) in enumerate(zip(streams, plans, looks, strict=True))
         ]
 

@@ -21,7 +21,7 @@ from posenet_ros.input_size import Size
 
 # Two frames whose brightness has less in common, as a correlation, are of two scenes.
 SAME_SCENE = 0.3
-SAMPLES = 32  # along each side of the image, to compare scenes
+SAMPLES = 64  # pixels along each side of the image, to compare scenes
 
 
 class PoseStream:
@@ -41,99 +41,147 @@ class PoseStream:
         smoothing: bool = False,
         ids: Iterator[int] | None = None,
     ) -> None:
-        self.attention = Attention(config) if config.attention == 'people' else None
-        self.tracker: PoseTracker | None = None
-        self.smoother: PoseSmoother | None = None
-        self._ids = count(1) if ids is None else ids
-        self.configure(tracker, smoothing)
+        self.config = config
         self.closeups: list[Closeup] = []  # of the last frame
         self.whole = True  # whether the last frame was looked at as a whole
-        self.scenes = 1
+        self.tracker = PoseTracker(tracker, count(1) if ids is None else ids)
+        self.tracking = False
+        self._smoother: PoseSmoother | None = None
+        self._attention = Attention(config) if config.attention == 'people' else None
+        self._scenes = _Scenes()
         self._stamp = -math.inf
-        self._scene: np.ndarray | None = None
+        self._plan: Plan | None = None  # of the frame in hand, if people are followed in it
+        self._tracked = False  # whether the frame in hand counts for ids
+        self.configure(tracker, smoothing)
 
     def configure(self, tracker: TrackerConfig | None, smoothing: bool) -> None:
         """Changes the options; ids stay."""
-        if tracker is None and self.attention is None:
-            self.tracker = None
-        elif self.tracker is None:
-            self.tracker = PoseTracker(tracker, self._ids)
-        elif tracker is not None:
+        self.tracking = tracker is not None or self._attention is not None
+        if tracker is not None:
             self.tracker.config = tracker
-        if smoothing != (self.smoother is not None):
-            self.smoother = PoseSmoother() if smoothing else None
+        if not self.tracking:
+            self.tracker.reset()
+        if smoothing != (self._smoother is not None):
+            self._smoother = PoseSmoother() if smoothing else None
 
     @property
     def counts(self) -> tuple[int, int, int] | None:
-        """People with an id now; ids given, and ended, so far. None without a tracker."""
-        if self.tracker is None:
+        """People with an id now; ids given, and ended, so far. None without tracking."""
+        if not self.tracking:
             return None
         return len(self.tracker), self.tracker.births, self.tracker.deaths
 
     def reset(self) -> None:
         """Forgets everybody."""
-        if self.tracker is not None:
-            self.tracker.reset()
+        self.tracker.reset()
+        if self._smoother is not None:
+            self._smoother.reset()
 
-    # One frame: begin, what the whole image shows, end.
+    # One frame: begin, what the whole image shows, end. Called by PoseNet.
 
-    def begin(self, image: np.ndarray, stamp: float) -> Plan:
-        """What a frame is spent on."""
-        if not math.isfinite(stamp):
-            raise ValueError(f'the stamp {stamp} is not finite')
+    def begin(self, image: np.ndarray, stamp: float, follow: bool = True) -> Plan:
+        """What a frame is spent on.
+
+        Args:
+            image: of the frame.
+            stamp: of the frame, in seconds.
+            follow: whether people are followed with close-ups, if attention is people.
+
+        Raises:
+            ValueError: the stamp is not finite.
+        """
         self._size: Size = image.shape[0], image.shape[1]
         self._stamp = stamp
-        if self.tracker is not None and self._is_new_scene(image):
-            self.scenes += 1
-            self.reset()
-        if self.tracker is None or self.attention is None:
+        self._plan, self._tracked = None, False
+        if self.tracking:
+            self.tracker.advance(stamp)
+            change = self._scenes.see(image)
+            if change == NEW:
+                self.reset()
+            self._tracked = change != DOUBTFUL
+        if self._attention is None or not self._tracked or not follow:
             return Plan(True, [])
         self._predicted = self.tracker.predict(stamp)
-        self._plan = self.attention.plan(self._predicted, self._size, stamp)
+        self._plan = self._attention.plan(self._predicted, self._size, stamp)
         return self._plan
 
     def newcomers(self, whole: PoseArrays) -> list[Closeup]:
         """Whom to look at closely of those in the whole image."""
-        if self.attention is None:
+        if self._attention is None or self._plan is None:
             return []
-        return self.attention.newcomers(whole, self._predicted, self._size, self._plan)
+        return self._attention.newcomers(whole, self._predicted, self._size, self._plan)
 
     def end(
         self,
         whole: PoseArrays | None,
-        looks: Sequence[tuple[Closeup, PoseArrays]],
-        newcomers: Sequence[tuple[Closeup, PoseArrays]],
+        looks: Sequence[tuple[Closeup, PoseArrays]] = (),
+        newcomers: Sequence[tuple[Closeup, PoseArrays]] = (),
+        most: float = math.inf,
     ) -> list[Pose]:
         """The poses of the frame, with ids, in pixels of the image.
 
         Args:
-            whole: the poses of the whole image, if it was looked at.
+            whole: the poses of the whole image; None if it was not looked at.
             looks: the plan's close-ups, and the poses in them, in pixels of the image.
             newcomers: likewise those of newcomers.
+            most: people.
         """
         self.whole = whole is not None
         self.closeups = [closeup for closeup, _ in (*looks, *newcomers)]
-        if self.attention is not None:
-            whole, found = merge_looks(self._predicted, whole, looks, newcomers)
-            self.attention.looked(self._predicted, self._plan, found, self._stamp)
+        if self._attention is not None and self._plan is not None:
+            whole, found = merge_looks(self._predicted, whole, looks, newcomers, most)
+            self._attention.looked(self._predicted, self._plan, found, self._stamp)
         assert whole is not None
         poses = as_poses(whole)
-        if self.tracker is not None:
+        if self._tracked:
             ids = self.tracker.update_arrays(whole, self._stamp).tolist()
             poses = [with_id(pose, track_id) for pose, track_id in zip(poses, ids, strict=True)]
-        if self.smoother is not None:
-            poses = self.smoother.update(poses, self._stamp)
+        if self._smoother is not None:
+            poses = self._smoother.update(poses, self._stamp)
         return poses
 
-    def _is_new_scene(self, image: np.ndarray) -> bool:
-        """Whether the image has little in common with the one before."""
-        rows, columns = (max(side // SAMPLES, 1) for side in image.shape[:2])
-        scene = image[::rows, ::columns].sum(axis=2, dtype=np.float32)
-        before, self._scene = self._scene, scene
-        if before is None:
-            return False
-        if before.shape != scene.shape:
-            return True
-        scene, before = scene - scene.mean(), before - before.mean()
-        contrast = math.sqrt(float(np.square(scene).sum() * np.square(before).sum()))
-        return contrast > 0 and float((scene * before).sum()) < SAME_SCENE * contrast
+
+SAME, DOUBTFUL, NEW = range(3)
+
+
+class _Scenes:
+    """Notices a cut to another scene: two frames in a row that have little in common with before.
+
+    One such frame may be a damaged one. It is doubtful, and nothing should be learned from it.
+    """
+
+    def __init__(self) -> None:
+        self._size: Size | None = None
+        self._scene = np.zeros(0, np.float32)
+        self._doubtful = False  # the last frame
+
+    def see(self, image: np.ndarray) -> int:
+        """SAME, DOUBTFUL or NEW."""
+        size, scene = image.shape[:2], _brightness(image)
+        if self._size != size:
+            change = SAME if self._size is None else NEW
+        elif _alike(scene, self._scene):
+            change = SAME
+        else:
+            change = NEW if self._doubtful else DOUBTFUL
+        self._doubtful = change == DOUBTFUL
+        if change != DOUBTFUL:
+            self._size, self._scene = size, scene
+        return change
+
+
+def _brightness(image: np.ndarray) -> np.ndarray:
+    """The image in few blocks, each the mean of four pixels, so that noise counts little."""
+    rows, columns = (max(side // SAMPLES, 1) for side in image.shape[:2])
+    sampled = image[::rows, ::columns].sum(axis=2, dtype=np.float32)
+    if min(sampled.shape) < 2:
+        return np.asarray(sampled)
+    even = sampled[: len(sampled) // 2 * 2, : sampled.shape[1] // 2 * 2]
+    blocks: np.ndarray = even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]
+    return blocks
+
+
+def _alike(scene: np.ndarray, before: np.ndarray) -> bool:
+    scene, before = scene - scene.mean(), before - before.mean()
+    contrast = math.sqrt(float(np.square(scene).sum()) * float(np.square(before).sum()))
+    return float((scene * before).sum()) >= SAME_SCENE * contrast

@@ -129,6 +129,14 @@ def test_stride_32_takes_the_one_multiplier_it_has():
         ({'attention': True}, 'Invalid attention True. Should be one of off,closeups'),
         ({'closeup_resolution': 193.0}, r'Invalid closeup_resolution 193.0. .* from 33 to 1025'),
         ({'max_closeups': 0}, 'Invalid max_closeups 0. Should be an integer from 1 to 64'),
+        (
+            {'whole_image_period': -1.0},
+            'Invalid whole_image_period -1.0. Should be a number from 0',
+        ),
+        (
+            {'closeup_resolution': 96, 'attention': 'people'},
+            'Invalid closeup_resolution 96. Should be 97 or more with attention people',
+        ),
     ],
 )
 def test_our_own_options_are_refused_by_name(options, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,11 @@ def run(options: argparse.Namespace) -> None:
         raise PoseNetError(f'{options.output} exists already')
     problems = Problems()
     streams: dict[str, PoseStream] = {}
+    ids = count(1)  # of people, on all topics
 
     def poses_of(image: np.ndarray, topic: str, seconds: float) -> list[Pose]:
         if topic not in streams:
-            streams[topic] = stream_from(options, net.config)
+            streams[topic] = stream_from(options, net.config, ids)
         return net.estimate_stream(image, seconds, streams[topic], decoder)
 
     with kept(options.output), load_model(options) as net:

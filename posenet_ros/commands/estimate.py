@@ -184,7 +184,7 @@ def _of_video(
 ) -> int:
     done = 0
     trails = Trails()
-    tracked = stream.tracker is not None
+    tracked = stream.tracking
     with Video(source) as frames:
         writer = None
         total = min(frames.num_frames, most or frames.num_frames)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -85,22 +85,29 @@ def add_video_options(parser: argparse.ArgumentParser) -> None:
         '--smoothing',
         action=argparse.BooleanOptionalAction,
         default=argparse.SUPPRESS,
-        help='hold the joints of people with an id still (off)',
+        help='hold the joints of people with an id still; needs --tracking (off)',
     )
     add_options(parser, TrackerConfig)
 
 
-def stream_from(options: argparse.Namespace, config: ModelConfig) -> PoseStream:
+def stream_from(
+    options: argparse.Namespace, config: ModelConfig, ids: Iterator[int] | None = None
+) -> PoseStream:
     """What is remembered of a video, as the options say.
+
+    Args:
+        options: of the command.
+        config: of the model.
+        ids: where ids come from, if several streams share them.
 
     Raises:
         ConfigError: a value is not allowed.
     """
     values = {**(_node_parameters(options.node) if 'node' in options else {}), **vars(options)}
     tracker = config_from(TrackerConfig, options)
-    return PoseStream(
-        config, tracker if values.get('tracking', True) else None, values.get('smoothing', False)
-    )
+    smoothing = values.get('smoothing', False)
+    tracking = values.get('tracking', True) or config.attention == 'people'
+    return PoseStream(config, tracker if tracking else None, smoothing, ids)
 
 
 def config_from(config: type[Config], options: argparse.Namespace) -> Config:

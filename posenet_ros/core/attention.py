@@ -17,9 +17,16 @@ import numpy as np
 from posenet_ros.config import ModelConfig
 from posenet_ros.core.closeups import LEAST_GAIN, LEAST_SCORE, Closeup
 from posenet_ros.core.decode import PoseArrays
-from posenet_ros.core.keypoints import MIN_KEYPOINT_SCORE, MIN_POSE_SCORE, NUM_KEYPOINTS
+from posenet_ros.core.keypoints import MIN_KEYPOINT_SCORE, MIN_POSE_SCORE
 from posenet_ros.core.preprocess import Letterbox
-from posenet_ros.core.track import Prediction, as_prediction, assign, find_doubles, similarities
+from posenet_ros.core.track import (
+    NOBODY,
+    Prediction,
+    as_prediction,
+    assign,
+    find_doubles,
+    similarities,
+)
 from posenet_ros.input_size import Size
 
 MARGIN = 1.4  # of the box of the clear keypoints
@@ -32,13 +39,6 @@ LEAST_AGREEMENT = 0.1  # of a pose in a close-up with the prediction
 ELSEWHERE = 0.5  # a pose's agreement counts less if it is from another look than the person's own
 KNOWN = 0.4  # similarity above which somebody in the whole image is one who is known
 SIZE_STEP = 32  # sides of close-ups are multiples plus 1: few sizes, which every stride has
-
-NOBODY = PoseArrays(
-    np.zeros((0, NUM_KEYPOINTS, 2)),
-    np.zeros((0, NUM_KEYPOINTS)),
-    np.zeros((0, NUM_KEYPOINTS)),
-    np.zeros(0),
-)
 
 
 class Plan(NamedTuple):
@@ -59,9 +59,9 @@ class Attention:
         self._config = config
         self._budget = config.max_closeups * config.closeup_resolution**2
         self._whole_stamp = -math.inf
-        # Key of a track -> turn and stamp of the last look.
-        self._looked: dict[int, tuple[int, float]] = {}
-        self._turns = count()
+        self._looked: dict[int, float] = {}  # key of a track -> stamp of the last look
+        self._turns: dict[int, int] = {}  # key of a track -> number of the last close-up
+        self._closeups = count()
         self._missed: set[int] = set()  # keys of those who were not found at the last look
 
     def plan(self, predicted: Prediction, image: Size, stamp: float) -> Plan:
@@ -111,28 +111,28 @@ class Attention:
         """Tells which of the predicted rows were found."""
         if plan.whole:
             self._whole_stamp = stamp
-        rows = [closeup.person for closeup in plan.closeups]
-        if plan.whole:
-            rows += [row for row in range(len(predicted.keys)) if row not in rows]
-        for row in rows:
+        shown = [closeup.person for closeup in plan.closeups]
+        for row in shown:
+            self._turns[int(predicted.keys[row])] = next(self._closeups)
+        for row in range(len(predicted.keys)) if plan.whole else shown:
             key = int(predicted.keys[row])
-            self._looked[key] = next(self._turns), stamp
+            self._looked[key] = stamp
             (self._missed.discard if row in found else self._missed.add)(key)
 
     def _forget(self, keys: np.ndarray) -> None:
         alive = set(keys.tolist())
-        self._looked = {key: last for key, last in self._looked.items() if key in alive}
+        self._looked = {key: stamp for key, stamp in self._looked.items() if key in alive}
+        self._turns = {key: turn for key, turn in self._turns.items() if key in alive}
         self._missed &= alive
 
     def _waiting(self, keys: np.ndarray, stamp: float) -> list[int]:
-        """The rows of those to look at, who has waited longest first."""
-        last = [self._looked.get(key, (-1, -math.inf)) for key in keys.tolist()]
+        """The rows of those to look at, whoever has waited longest for a close-up first."""
         rows = [
             row
             for row, key in enumerate(keys.tolist())
-            if key not in self._missed or stamp - last[row][1] >= LOST_SECONDS
+            if key not in self._missed or stamp - self._looked[key] >= LOST_SECONDS
         ]
-        return sorted(rows, key=lambda row: last[row][0])
+        return sorted(rows, key=lambda row: self._turns.get(int(keys[row]), -1))
 
     def _within_budget(
         self, predicted: Prediction, image: Size, rows: Sequence[int]
@@ -199,6 +199,7 @@ def merge_looks(
     whole: PoseArrays | None,
     looks: Sequence[tuple[Closeup, PoseArrays]],
     newcomers: Sequence[tuple[Closeup, PoseArrays]],
+    most: float,
 ) -> tuple[PoseArrays, set[int]]:
     """One pose for each person: the poses, and the rows of the predictions that were found.
 
@@ -209,6 +210,7 @@ def merge_looks(
         whole: the poses of the whole image, if it was looked at.
         looks: close-ups of predictions, and the poses in them.
         newcomers: close-ups of people in the whole image, and the poses in them.
+        most: people; those who were there before come first.
     """
     people = len(predicted.keys)
     seen = [poses for _, poses in looks] + ([] if whole is None else [whole])
@@ -241,8 +243,10 @@ def merge_looks(
         others = PoseArrays(*(array[new] for array in others))
     merged = _joined([merged, others])
     doubles = find_doubles(merged, np.zeros(0, np.int64))
-    found = {row for i, row in enumerate(rows.tolist()) if i not in doubles}
-    return PoseArrays(*(np.delete(array, doubles, axis=0) for array in merged)), found
+    kept = [i for i in range(len(merged.scores)) if i not in doubles]
+    kept = kept[: min(math.ceil(most), len(kept))] if most < len(kept) else kept
+    found = {row for i, row in enumerate(rows.tolist()) if i in kept}
+    return PoseArrays(*(array[kept] for array in merged)), found
 
 
 def _with_closeups(

@@ -2,7 +2,7 @@
 
 The slower a joint moves, the more it is smoothed; a fast one lags little. Speeds are relative to
 the person's size, so that near and far people are smoothed alike. A keypoint that is not seen
-clearly is left as it is, and its filter starts anew when it is seen again.
+clearly is left as it is; if that lasts for half a second, its filter starts anew.
 
 Source: Casiez, Roussel, Vogel, 1 Euro Filter, CHI 2012, https://gery.casiez.net/1euro/
 """
@@ -44,12 +44,14 @@ class PoseSmoother:
             stamp: when the image was taken, in seconds. One before the last starts anew.
 
         Raises:
-            ValueError: the stamp is not finite.
+            ValueError: the stamp or a keypoint is not finite.
         """
         if not math.isfinite(stamp):
             raise ValueError(f'the stamp {stamp} is not finite')
+        if not all(np.isfinite(pose.keypoints).all() for pose in poses):
+            raise ValueError('a keypoint is not finite')
         if stamp < self._stamp:
-            self._states.clear()
+            self.reset()
         self._stamp = stamp
         smoothed = [
             pose if pose.track_id == UNTRACKED else self._smoothed(pose, stamp) for pose in poses
@@ -59,11 +61,16 @@ class PoseSmoother:
                 del self._states[track_id]
         return smoothed
 
+    def reset(self) -> None:
+        """Forgets everybody."""
+        self._states.clear()
+
     def _smoothed(self, pose: Pose, stamp: float) -> Pose:
         state = self._states.get(pose.track_id)
         if state is None:
             state = self._states[pose.track_id] = np.full((NUM_KEYPOINTS, 5), -np.inf)
-        return replace(pose, keypoints=_smooth(pose.keypoints, pose.keypoint_scores, state, stamp))
+        keypoints = np.asarray(pose.keypoints, np.float64)
+        return replace(pose, keypoints=_smooth(keypoints, pose.keypoint_scores, state, stamp))
 
 
 @jit

@@ -38,6 +38,14 @@ FASTEST = 30.0  # per second
 COASTING_SECONDS = 1.0  # in which the velocity of an unseen person wears off
 
 
+NOBODY = PoseArrays(
+    np.zeros((0, NUM_KEYPOINTS, 2)),
+    np.zeros((0, NUM_KEYPOINTS)),
+    np.zeros((0, NUM_KEYPOINTS)),
+    np.zeros(0),
+)
+
+
 class Prediction(NamedTuple):
     """Where tracked people should be at a stamp, one row a track."""
 
@@ -112,21 +120,24 @@ class PoseTracker:
             ValueError: the stamp, a keypoint or a score is not finite.
         """
         poses = list(poses)
-        arrays = PoseArrays(
-            np.array([pose.keypoints for pose in poses]).reshape(-1, NUM_KEYPOINTS, 2),
-            np.array([pose.keypoint_scores for pose in poses]).reshape(-1, NUM_KEYPOINTS),
-            np.array([pose.keypoint_deviations for pose in poses]).reshape(-1, NUM_KEYPOINTS),
-            np.array([pose.score for pose in poses], np.float64),
+        shape = len(poses), NUM_KEYPOINTS
+        arrays = (
+            PoseArrays(
+                np.array([pose.keypoints for pose in poses], np.float64).reshape(*shape, -1),
+                np.array([pose.keypoint_scores for pose in poses], np.float64).reshape(shape),
+                np.array([pose.keypoint_deviations for pose in poses], np.float64).reshape(shape),
+                np.array([pose.score for pose in poses], np.float64),
+            )
+            if poses
+            else NOBODY
         )
         ids = self.update_arrays(arrays, stamp).tolist()
         return [with_id(pose, track_id) for pose, track_id in zip(poses, ids, strict=True)]
 
     def update_arrays(self, poses: PoseArrays, stamp: float) -> np.ndarray:
         """As update, with arrays: the ids, int64 (n,)."""
-        if not math.isfinite(stamp):
-            raise ValueError(f'the stamp {stamp} is not finite')
-        if not (np.isfinite(poses.keypoints).all() and np.isfinite(poses.keypoint_scores).all()):
-            raise ValueError('a keypoint or its score is not finite')
+        _check(poses)
+        self.advance(stamp)
         predicted = self.predict(stamp)
         lost = self._tracks.seen < self._stamp  # not in the last frame
         self._stamp = stamp
@@ -146,13 +157,22 @@ class PoseTracker:
         self._confirm()
         ids = np.full(len(rows), UNTRACKED)
         ids[rows >= 0] = self._tracks.ids[rows[rows >= 0]]
-        self._bury(stamp)
         return ids
+
+    def advance(self, stamp: float) -> None:
+        """Forgets those who have not been seen for too long; everybody, if time goes back.
+
+        Raises:
+            ValueError: the stamp is not finite.
+        """
+        if not math.isfinite(stamp):
+            raise ValueError(f'the stamp {stamp} is not finite')
+        if stamp < self._stamp:
+            self.reset()
+        self._bury(stamp)
 
     def predict(self, stamp: float) -> Prediction:
         """Where everybody should be at a stamp, in the order of the tracks."""
-        if stamp < self._stamp:
-            self.reset()
         tracks = self._tracks
         keypoints, drifts = _moved(tracks.keypoints, tracks.velocities, tracks.seen, stamp)
         return Prediction(tracks.keys, keypoints, tracks.scores, tracks.deviations, drifts)
@@ -230,10 +250,11 @@ class PoseTracker:
             self.births += 1
 
     def _bury(self, stamp: float) -> None:
-        """Ends tracks that nobody has seen for long; sooner if they have no id."""
+        """Ends tracks that nobody has seen for long; sooner if they have no id and were missed."""
         tracks = self._tracks
         named = tracks.ids != UNTRACKED
-        most = np.where(named, self.config.max_age, self.config.max_age / 3)
+        patient = named | (tracks.seen >= self._stamp)
+        most = np.where(patient, self.config.max_age, self.config.max_age / 3)
         alive = stamp - tracks.seen <= most
         if not alive.all():
             self.deaths += int((named & ~alive).sum())
@@ -248,6 +269,21 @@ def assign(similar: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
     _, column_of, _ = lap.lapjv(1.0 - similar, extend_cost=True, cost_limit=1.0 - least + 1e-9)
     rows = np.flatnonzero(column_of >= 0)
     return rows, column_of[rows]
+
+
+def _check(poses: PoseArrays) -> None:
+    """Raises a ValueError for arrays that are no poses."""
+    count = len(poses.scores)
+    shapes = ((count, NUM_KEYPOINTS, 2), (count, NUM_KEYPOINTS), (count, NUM_KEYPOINTS), (count,))
+    for name, array, shape in zip(PoseArrays._fields, poses, shapes, strict=True):
+        if array.shape != shape:
+            raise ValueError(f'{name} has the shape {array.shape}; it should be {shape}')
+    for name in ('keypoints', 'keypoint_scores', 'scores'):
+        if not np.isfinite(getattr(poses, name)).all():
+            raise ValueError(f'{name}: a value is not finite')
+    deviations = poses.keypoint_deviations
+    if (np.isinf(deviations) | (deviations < 0)).any():
+        raise ValueError('keypoint_deviations: a value is negative or infinite')
 
 
 def find_doubles(poses: PoseArrays, known: np.ndarray) -> list[int]:
@@ -320,7 +356,7 @@ def _moved(
     moved = np.empty_like(keypoints)
     drifts = np.empty(len(keypoints))
     for i in range(len(keypoints)):
-        seconds = stamp - seen[i]
+        seconds = max(stamp - seen[i], 0.0)
         coasted = COASTING_SECONDS * (1 - math.exp(-seconds / COASTING_SECONDS))
         moved[i] = keypoints[i] + coasted * velocities[i]
         size = math.sqrt(area_of_person(keypoints[i]))
@@ -435,6 +471,9 @@ def _are_doubles(
 ) -> np.ndarray:
     """Which poses are; those come first in the order that are better, and the known ones."""
     doubles = np.zeros(len(order), np.bool_)
+    reaches = np.empty(len(order))
+    for row in range(len(order)):
+        reaches[row] = SAME_PLACE**2 * area_of_person(keypoints[row])
     for place in range(known, len(order)):
         row = order[place]
         own = total = 0.0
@@ -446,10 +485,12 @@ def _are_doubles(
                     continue
                 dx = keypoints[row, part, 0] - keypoints[better, part, 0]
                 dy = keypoints[row, part, 1] - keypoints[better, part, 1]
-                near = SAME_PLACE**2 * area_of_person(keypoints[better])
-                shared |= dx * dx + dy * dy <= near
-            total += scores[row, part]
+                if dx * dx + dy * dy <= reaches[better]:
+                    shared = True
+                    break
+            score = scores[row, part] + 1e-6
+            total += score
             if not shared:
-                own += scores[row, part]
+                own += score
         doubles[row] = own < LEAST_OWN * total
     return doubles

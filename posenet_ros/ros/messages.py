@@ -101,7 +101,7 @@ def model_info(net: PoseNet, tracking: bool, smoothing: bool) -> ModelInfo:
         input_aspect=config.input_aspect,
         attention=config.attention,
         tracking=tracking or config.attention == 'people',
-        smoothing=smoothing,
+        smoothing=smoothing and (tracking or config.attention == 'people'),
         precision=net.backend.precision,
         backend=net.backend.name,
         device=net.backend.device,

@@ -244,7 +244,8 @@ class Pipeline:
             if camera.name not in self._streams:
                 self._streams[camera.name] = PoseStream(net.config, ids=self._ids)
             self._streams[camera.name].configure(
-                tracker if values['tracking'] else None, values['smoothing']
+                tracker if values['tracking'] or net.config.attention == 'people' else None,
+                values['smoothing'],
             )
         return [self._streams[camera.name] for camera in cameras]
 

@@ -7,10 +7,11 @@ import pytest
 from test_track import SHAPE, person
 
 from posenet_ros import ModelConfig
-from posenet_ros.core.attention import NOBODY, Attention, merge_looks
+from posenet_ros.core.attention import Attention
+from posenet_ros.core.attention import merge_looks as merge_at_most
 from posenet_ros.core.closeups import Closeup
 from posenet_ros.core.decode import PoseArrays
-from posenet_ros.core.track import Prediction, as_prediction
+from posenet_ros.core.track import NOBODY, Prediction, as_prediction
 
 IMAGE = (480, 640)
 
@@ -96,20 +97,20 @@ def test_closeups_are_views_inside_the_image():
     assert plan == (True, [])
 
 
+@pytest.mark.parametrize('period', [0.0, 0.35, 100.0])
 @pytest.mark.parametrize('count', [1, 4, 12, 40])
-def test_the_budget_is_kept_and_whoever_waits_comes_next(count):
+def test_the_budget_is_kept_and_whoever_waits_comes_next(count, period):
     generator = np.random.default_rng(count)
     people = predicted(
         *(person(*generator.uniform(60, 420, 2)) for _ in range(count)), keys=range(count)
     )
-    attention = Attention(config(max_closeups=2, whole_image_period=100.0))
+    attention = Attention(config(max_closeups=2, whole_image_period=period, input_resolution=193))
     plans = run(attention, people, np.arange(0, 3, 0.1).tolist())
     assert all(pixels(plan) <= 2 * 193**2 for plan in plans)
     looks = np.zeros(count, int)
-    for plan in plans[1:]:
-        if not plan.whole:
-            for closeup in plan.closeups:
-                looks[closeup.person] += 1
+    for plan in plans:
+        for closeup in plan.closeups:
+            looks[closeup.person] += 1
     assert looks.min() >= looks.max() - 1
 
 
@@ -141,6 +142,10 @@ def test_somebody_who_is_not_found_is_looked_for_less_often():
         attention.looked(people, plan, {0}, stamp)
     assert looks[0] == 39
     assert 4 <= looks[1] <= 10
+
+
+def merge_looks(*looks, most=100):
+    return merge_at_most(*looks, most)
 
 
 def closeup_at(row, left=0, top=0):
@@ -190,6 +195,13 @@ def test_somebody_beside_a_person_in_a_closeup_is_a_newcomer():
     looks = [(closeup_at(0), arrays(person(100), person(180)))]
     merged, found = merge_looks(predicted(person(100)), None, looks, [])
     assert (places(merged), found) == ([100, 180], {0})
+
+
+def test_at_most_so_many_people_and_known_ones_first():
+    whole = arrays(person(400, score=0.9), person(101, score=0.2), person(250, score=0.8))
+    for most, expected in ((1, [101]), (2, [101, 400]), (2.5, [101, 250, 400])):
+        merged, found = merge_looks(predicted(person(100)), whole, [], [], most=most)
+        assert (places(merged), found) == (expected, {0})
 
 
 def test_nothing_at_all_is_nobody():

@@ -102,3 +102,8 @@ def test_people_who_left_are_forgotten():
     assert len(smoother._states) < 20
     with pytest.raises(ValueError, match='not finite'):
         smoother.update([], float('nan'))
+    with pytest.raises(ValueError, match='not finite'):
+        smoother.update([replace(person(np.nan), track_id=1)], 1000 * STEP)
+    whole_numbers = replace(person(100), track_id=1, keypoints=np.full((17, 2), 7))
+    smoother.update([whole_numbers], 1000 * STEP)
+    assert smoother.update([replace(person(8.5), track_id=1)], 1001 * STEP)[0].keypoints.any()

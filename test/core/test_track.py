@@ -1,5 +1,6 @@
 """Who is who from frame to frame: ids that stay, motion, occlusions, stamps, births and deaths."""
 
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -94,6 +95,22 @@ def test_after_max_age_somebody_is_new_and_no_id_is_given_twice():
     assert after[-1] == [2]
 
 
+def test_an_id_ends_without_frames_too():
+    """A camera that stops, a node that is paused: whoever stands there later is somebody new."""
+    tracker = PoseTracker()
+    assert ids_of(tracker, [[person(100)]] * 3) == [[-1], [1], [1]]
+    assert ids_of(tracker, [[person(100)]] * 2, start=3600.0) == [[-1], [2]]
+    # A camera of one image a second is fast enough.
+    assert ids_of(PoseTracker(), [[person(100)]] * 4, step=1.0) == [[-1], [1], [1], [1]]
+
+
+def test_asking_where_people_are_changes_nothing():
+    tracker = PoseTracker()
+    ids_of(tracker, [[person(100)]] * 3)
+    assert tracker.predict(-5.0).keypoints.shape == (1, 17, 2)
+    assert len(tracker) == 1
+
+
 def test_time_is_what_the_stamps_say():
     """At a tenth of the frames, somebody who walks is the same person."""
     for step in (1 / 30, 1 / 5):
@@ -172,6 +189,32 @@ def test_what_is_not_finite_is_refused(stamp):
     with pytest.raises(ValueError, match='not finite'):
         tracker.update([person(np.nan)], 1.0)
     assert tracker.update([person(100)], 0.2)[0].track_id == 1  # it lives on
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'score': np.nan}, 'scores: a value is not finite'),
+        ({'keypoint_scores': np.full(17, np.inf)}, 'keypoint_scores: a value is not finite'),
+        ({'keypoint_deviations': np.full(17, np.inf)}, 'negative or infinite'),
+        ({'keypoint_deviations': np.full(17, -1.0)}, 'negative or infinite'),
+        ({'keypoints': np.zeros((17, 3))}, r'keypoints has the shape \(1, 17, 3\)'),
+        ({'keypoints': np.zeros((16, 2))}, 'reshape'),
+    ],
+)
+def test_what_is_no_pose_is_refused_and_changes_nothing(change, message):
+    tracker = PoseTracker()
+    ids_of(tracker, [[person(100)]] * 3)
+    with pytest.raises(ValueError, match=message):
+        tracker.update([replace(person(100), **change)], 0.1)
+    assert tracker.update([person(100)], 0.1)[0].track_id == 1
+
+
+@pytest.mark.parametrize('score', [0.0, 0.5])
+def test_hundreds_of_equal_poses_are_one_person(score):
+    poses = [person(100, keypoint_scores=score) for _ in range(300)]
+    ids = ids_of(PoseTracker(), [poses] * 3)[-1]
+    assert sorted(ids)[-2:] == [-1, 1]
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import pytest
 
 LOADED = """
 from numba.core.registry import CPUDispatcher
-from posenet_ros.core import decode, heads, preprocess
+from posenet_ros.core import decode, heads, preprocess, smooth, track
 from posenet_ros.core.warm_up import compile_loops
 
 compile_loops()
-loops = [f for m in (decode, heads, preprocess) for f in vars(m).values()
-         if isinstance(f, CPUDispatcher)]
+loops = {f for m in (decode, heads, preprocess, smooth, track) for f in vars(m).values()
+         if isinstance(f, CPUDispatcher)}
 print(sum(sum(loop.stats.cache_misses.values()) for loop in loops))
 """
 
