@@ -67,7 +67,7 @@ demo: env ## from nothing to poses over real ROS topics, and demo.png (IMAGE=pho
 test: env $(BUILD)/cuda/.built $(BUILD)/distribution/.built ## the whole test suite (PYTEST_ARGS=...)
 	@$(IN_ENV) POSENET_DISTRIBUTION=$(BUILD)/distribution python -m pytest $(PYTEST_ARGS)
 
-quick: env $(BUILD)/cuda/.built ## the fast tests, under a minute
+quick: env $(BUILD)/cuda/.built ## the fast tests, two minutes
 	@$(IN_ENV) python -m pytest -m 'not slow' $(PYTEST_ARGS)
 
 test-launch: env ## the launch files with the real `ros2 launch`, which has no wheel (ROS2_SOURCES=folder)

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.figures import ROOT, Section
 from posenet_ros.config import DecoderConfig, ModelConfig, TrackerConfig
-from posenet_ros.core.decode import TOLERANCES, Pose, area_of_person
+from posenet_ros.core.decode import Pose
 from posenet_ros.core.keypoints import MIN_KEYPOINT_SCORE, MIN_POSE_SCORE
 from posenet_ros.core.smooth import PoseSmoother
 from posenet_ros.core.track import PoseTracker
@@ -31,7 +31,15 @@ from posenet_ros.io.video import Video
 from posenet_ros.stream import PoseStream
 
 sys.path.insert(0, str(ROOT / 'test'))
-from generated_video import GeneratedFrame, Scene, Truth, Walker, random_scene, render
+from generated_video import (
+    GeneratedFrame,
+    Scene,
+    Truth,
+    Walker,
+    agreement,
+    random_scene,
+    render,
+)
 
 SHARED = ROOT.parent / 'shared'
 DECODER = DecoderConfig(decoder='refined', max_detections=40, score_threshold=0.3)
@@ -90,7 +98,7 @@ def run(setting: Setting, videos: Sequence[Frames]) -> Run:
                 poses = net.estimate_stream(image, seconds, stream, DECODER)
                 result.milliseconds += 1000 * (time.perf_counter() - started)
                 result.poses[-1].append(poses)
-                result.pixels += sum(math.prod(closeup.input_size) for closeup in stream.closeups)
+                result.pixels += sum(closeup.pixels for closeup in stream.closeups)
                 if stream.whole:
                     result.pixels += math.prod(setting.config.input_size(*image.shape[:2]))
                 frames += 1
@@ -125,14 +133,6 @@ def on_a_large_input(frames: Frames, side: int, most: int) -> list[list[Pose]]:
         for poses in found
     ]
     return [sorted(poses, key=lambda pose: -pose.score)[:most] for poses in clear]
-
-
-def agreement(pose: Pose, joints: np.ndarray, known: np.ndarray) -> float:
-    """OKS over the joints that are known."""
-    if not known.any():
-        return 0.0
-    squares = np.square(pose.keypoints[known] - joints[known]).sum(axis=1)
-    return float(np.exp(-squares / (2 * area_of_person(joints) * TOLERANCES[known])).mean())
 
 
 def found_and_oks(poses: list[list[Pose]], wanted: list[list[Pose]]) -> tuple[float, float]:

@@ -190,10 +190,7 @@ class PoseNet:
         """
         with self._running(images):
             found = self._look(images, config)
-        return [
-            as_poses(_flipped(poses, image, config))
-            for image, poses in zip(images, found, strict=True)
-        ]
+        return _flipped([as_poses(poses) for poses in found], images, config)
 
     def estimate_streams(
         self,
@@ -236,12 +233,7 @@ class PoseNet:
                     stream.end(poses)
                     for stream, poses in zip(streams, self._look(images, config), strict=True)
                 ]
-        if config.flip_horizontal:
-            return [
-                [mirrored(pose, image.shape[1]) for pose in poses]
-                for image, poses in zip(images, found, strict=True)
-            ]
-        return found
+        return _flipped(found, images, config)
 
     def estimate_stream(
         self, image: np.ndarray, stamp: float, stream: PoseStream, config: DecoderConfig
@@ -425,14 +417,12 @@ class PoseNet:
         )
 
 
-def _flipped(poses: PoseArrays, image: np.ndarray, config: DecoderConfig) -> PoseArrays:
+def _flipped(
+    found: list[list[Pose]], images: Sequence[np.ndarray], config: DecoderConfig
+) -> list[list[Pose]]:
+    """The poses of each image, in the mirrored image if that is asked for; they are changed."""
     if config.flip_horizontal:
-        mirror(poses.keypoints, image.shape[1])
-    return poses
-
-
-def mirrored(pose: Pose, width: int) -> Pose:
-    """The pose in the mirrored image of this width; the same pose object's arrays stay."""
-    keypoints = pose.keypoints.copy()
-    mirror(keypoints, width)
-    return replace(pose, keypoints=keypoints)
+        for poses, image in zip(found, images, strict=True):
+            for pose in poses:
+                mirror(pose.keypoints, image.shape[1])
+    return found

@@ -56,11 +56,12 @@ class PoseStream:
 
     def configure(self, tracker: TrackerConfig | None, smoothing: bool) -> None:
         """Changes the options; ids stay."""
-        self.tracking = tracker is not None or self._attention is not None
+        tracking = tracker is not None or self._attention is not None
+        if self.tracking and not tracking:
+            self.tracker.reset()
+        self.tracking = tracking
         if tracker is not None:
             self.tracker.config = tracker
-        if not self.tracking:
-            self.tracker.reset()
         if smoothing != (self._smoother is not None):
             self._smoother = PoseSmoother() if smoothing else None
 

@@ -17,6 +17,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from posenet_ros.core.decode import TOLERANCES, Pose, area_of_person
+
 SHARED = Path(__file__).parents[2] / 'shared'
 NUM_KEYPOINTS = 17
 LEAST_JOINTS = 13  # that a person has to have labelled
@@ -46,6 +48,14 @@ class Truth(NamedTuple):
     joints: np.ndarray  # float64 (17, 2), in pixels of the frame
     labelled: np.ndarray  # bool (17,): the joint is known, and in the frame
     visible: float  # share of the person that is in the frame and not behind others
+
+
+def agreement(pose: Pose, joints: np.ndarray, known: np.ndarray) -> float:
+    """OKS of a pose, over the joints that are known: (17, 2) in its pixels, and a mask (17,)."""
+    if not known.any():
+        return 0.0
+    squares = np.square(pose.keypoints[known] - joints[known]).sum(axis=1)
+    return float(np.exp(-squares / (2 * area_of_person(joints) * TOLERANCES[known])).mean())
 
 
 class GeneratedFrame(NamedTuple):

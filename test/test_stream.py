@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from generated_video import FPS, Scene, Walker, agreement, random_scene, render
 from goldens import SHARED
 from tfjs_models import mobilenet_like
 
@@ -41,7 +42,7 @@ def nets():
 def spent(net, stream, image):
     """Pixels of the network's input for the last frame of a stream."""
     whole = math.prod(net.config.input_size(*image.shape[:2])) if stream.whole else 0
-    return whole + sum(math.prod(closeup.input_size) for closeup in stream.closeups)
+    return whole + sum(closeup.pixels for closeup in stream.closeups)
 
 
 def follow(net, frames, **options):
@@ -52,16 +53,6 @@ def follow(net, frames, **options):
         poses.append(net.estimate_stream(frame.image, frame.seconds, stream, NODE_DECODER))
         pixels.append(spent(net, stream, frame.image))
     return poses, pixels
-
-
-def agreement(pose, truth):
-    """OKS of a pose with the known joints."""
-    from posenet_ros.core.decode import TOLERANCES, area_of_person
-
-    known = truth.labelled
-    squares = np.square(pose.keypoints[known] - truth.joints[known]).sum(axis=1)
-    allowed = 2 * area_of_person(truth.joints) * TOLERANCES[known]
-    return float(np.exp(-squares / allowed).mean())
 
 
 def test_with_everything_off_poses_are_those_of_estimate(nets, astronaut):
@@ -92,8 +83,6 @@ def test_tracking_changes_nothing_but_ids(nets, astronaut):
 
 @needs_shared
 def test_people_are_seen_better_for_the_same_pixels(nets):
-    from generated_video import Scene, Walker, render
-
     people = Scene(
         tuple(Walker(3 * i, (90 + 150 * i, 300 + 40 * i), (25, 0), 110.0) for i in range(4)), 1.5
     )
@@ -104,7 +93,10 @@ def test_people_are_seen_better_for_the_same_pixels(nets):
         found[attention] = (
             np.mean(
                 [
-                    max((agreement(pose, truth) for pose in seen), default=0.0)
+                    max(
+                        (agreement(pose, truth.joints, truth.labelled) for pose in seen),
+                        default=0.0,
+                    )
                     for frame, seen in zip(frames, poses, strict=True)
                     for truth in frame.people
                 ]
@@ -118,8 +110,6 @@ def test_people_are_seen_better_for_the_same_pixels(nets):
 
 @needs_shared
 def test_a_newcomer_is_found_within_the_period(nets):
-    from generated_video import FPS, Scene, Walker, render
-
     walkers = (
         Walker(0, (150, 400), (0, 0), 200.0),
         Walker(8, (450, 400), (0, 0), 200.0, times=((1.0, 9.0),)),
@@ -129,7 +119,10 @@ def test_a_newcomer_is_found_within_the_period(nets):
     first = next(
         frame.seconds
         for frame, seen in zip(frames, poses, strict=True)
-        if len(frame.people) > 1 and any(agreement(pose, frame.people[1]) > 0.5 for pose in seen)
+        if len(frame.people) > 1
+        and any(
+            agreement(pose, frame.people[1].joints, frame.people[1].labelled) > 0.5 for pose in seen
+        )
     )
     assert first <= 1.0 + nets['people'].config.whole_image_period + 1.5 / FPS
 
@@ -137,8 +130,6 @@ def test_a_newcomer_is_found_within_the_period(nets):
 @needs_shared
 def test_random_videos_give_no_id_twice_and_nobody_twice(nets, fuzz):
     """Frames that are missing, a shaking camera, people in front of people."""
-    from generated_video import random_scene, render
-
     net = nets['people']
     for seed in range(fuzz.cases(4, 100)):
         scene = random_scene(fuzz.seed + seed, seconds=1.5)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from posenet_ros.config import ModelConfig
+from posenet_ros.config import SMALLEST_CLOSEUP, ModelConfig
 from posenet_ros.core.closeups import LEAST_GAIN, LEAST_SCORE, Closeup
 from posenet_ros.core.decode import PoseArrays
 from posenet_ros.core.keypoints import MIN_KEYPOINT_SCORE, MIN_POSE_SCORE
@@ -72,20 +72,15 @@ class Attention:
             image: its height and width in pixels.
             stamp: of the frame, in seconds.
         """
-        whole_size = self._config.input_size(*image)
-        whole_scale = 1 / Letterbox.fit(*image, *whole_size).scale
+        enlarged = LEAST_GAIN * self._whole_scale(image)
         self._forget(predicted.keys)
         waiting = self._waiting(predicted.keys, stamp)
         closeups = self._within_budget(predicted, image, waiting)
-        large = sum(
-            math.prod(closeup.input_size)
-            for closeup in closeups
-            if _scale(closeup) < LEAST_GAIN * whole_scale
-        )
+        large = sum(closeup.pixels for closeup in closeups if closeup.scale < enlarged)
         due = not 0 <= stamp - self._whole_stamp < self._config.whole_image_period
-        whole = due or not closeups or large >= math.prod(whole_size)
+        whole = due or not closeups or large >= math.prod(self._config.input_size(*image))
         if whole:
-            closeups = [c for c in closeups if _scale(c) >= LEAST_GAIN * whole_scale]
+            closeups = [closeup for closeup in closeups if closeup.scale >= enlarged]
         return Plan(whole, closeups)
 
     def newcomers(
@@ -94,17 +89,20 @@ class Attention:
         """Close-ups of people whom only this frame's whole image shows; `person` is their row."""
         known = similarities(predicted, poses).max(axis=0, initial=0.0) >= LEAST_AGREEMENT
         rows = np.flatnonzero(~known & (poses.scores >= LEAST_SCORE))
-        left = self._budget - sum(math.prod(closeup.input_size) for closeup in plan.closeups)
-        whole_scale = 1 / Letterbox.fit(*image, *self._config.input_size(*image)).scale
+        left = self._budget - sum(closeup.pixels for closeup in plan.closeups)
+        enlarged = LEAST_GAIN * self._whole_scale(image)
         chosen = []
         for row in rows[np.argsort(-poses.scores[rows], kind='stable')].tolist():
             closeup = self._around(
                 row, poses.keypoints[row], poses.keypoint_scores[row], 0.0, image, 1.0
             )
-            pixels = math.prod(closeup.input_size)
-            if pixels <= left and _scale(closeup) >= LEAST_GAIN * whole_scale:
+            if (
+                closeup.pixels <= left
+                and closeup.right > closeup.left
+                and closeup.scale >= enlarged
+            ):
                 chosen.append(closeup)
-                left -= pixels
+                left -= closeup.pixels
         return chosen
 
     def looked(self, predicted: Prediction, plan: Plan, found: set[int], stamp: float) -> None:
@@ -118,6 +116,10 @@ class Attention:
             key = int(predicted.keys[row])
             self._looked[key] = stamp
             (self._missed.discard if row in found else self._missed.add)(key)
+
+    def _whole_scale(self, image: Size) -> float:
+        """Pixels of the input for each pixel of the image, where all of it is looked at."""
+        return 1 / Letterbox.fit(*image, *self._config.input_size(*image)).scale
 
     def _forget(self, keys: np.ndarray) -> None:
         alive = set(keys.tolist())
@@ -152,11 +154,11 @@ class Attention:
                 for row in rows
             ]
             closeups = [closeup for closeup in closeups if closeup.right > closeup.left]
-            if sum(math.prod(closeup.input_size) for closeup in closeups) <= self._budget:
+            if sum(closeup.pixels for closeup in closeups) <= self._budget:
                 return closeups
         left, chosen = self._budget, []
         for closeup in closeups:
-            left -= math.prod(closeup.input_size)
+            left -= closeup.pixels
             if left < 0:
                 break
             chosen.append(closeup)
@@ -183,7 +185,9 @@ class Attention:
         scale = min(MOST_ENLARGED, room / math.sqrt(width * height), 2 * room / max(width, height))
         scale = max(shrink * scale, min(scale, LEAST_HEIGHT / longest))
         sides = [
-            max(2, round((scale * side + 2 * BORDER - 1) / SIZE_STEP)) * SIZE_STEP + 1
+            max(
+                SMALLEST_CLOSEUP, round((scale * side + 2 * BORDER - 1) / SIZE_STEP) * SIZE_STEP + 1
+            )
             for side in (height, width)
         ]
         size = (sides[0], sides[1])
@@ -224,7 +228,7 @@ def merge_looks(
         agreement[row, own != (row if row in looked else -1)] *= ELSEWHERE
     agreement[:, poses.scores < LEAST_SCORE] = 0.0
     rows, columns = assign(agreement, LEAST_AGREEMENT)
-    merged = PoseArrays(*(array[columns] for array in poses))
+    merged = poses.chosen(columns)
 
     if whole is not None:
         whole = _with_closeups(whole, newcomers)
@@ -233,20 +237,20 @@ def merge_looks(
         nobodys[columns[columns >= first] - first] = False
         if len(rows):
             nobodys &= similarities(as_prediction(merged), whole).max(axis=0) < KNOWN
-        merged = _joined([merged, PoseArrays(*(array[nobodys] for array in whole))])
+        merged = _joined([merged, whole.chosen(nobodys)])
     bystanders = np.setdiff1d(
         np.flatnonzero((own >= 0) & (poses.scores >= MIN_POSE_SCORE)), columns
     )
-    others = PoseArrays(*(array[bystanders] for array in poses))
+    others = poses.chosen(bystanders)
     if len(bystanders) and len(merged.scores):
         new = similarities(as_prediction(merged), others).max(axis=0) < KNOWN
-        others = PoseArrays(*(array[new] for array in others))
+        others = others.chosen(new)
     merged = _joined([merged, others])
     doubles = find_doubles(merged, np.zeros(0, np.int64))
     kept = [i for i in range(len(merged.scores)) if i not in doubles]
-    kept = kept[: min(math.ceil(most), len(kept))] if most < len(kept) else kept
+    kept = kept[: math.ceil(min(most, len(kept)))]
     found = {row for i, row in enumerate(rows.tolist()) if i in kept}
-    return PoseArrays(*(array[kept] for array in merged)), found
+    return merged.chosen(kept), found
 
 
 def _with_closeups(
@@ -255,8 +259,7 @@ def _with_closeups(
     """The poses of the whole image, with those from close-ups in their place."""
     whole = PoseArrays(*(array.copy() for array in whole))
     for closeup, seen in newcomers:
-        first = PoseArrays(*(array[closeup.person : closeup.person + 1] for array in whole))
-        agreement = similarities(as_prediction(first), seen)[0]
+        agreement = similarities(as_prediction(whole.chosen([closeup.person])), seen)[0]
         if len(agreement) and agreement.max() >= LEAST_AGREEMENT:
             for array, looked in zip(whole, seen, strict=True):
                 array[closeup.person] = looked[agreement.argmax()]
@@ -272,11 +275,3 @@ def _joined(parts: Sequence[PoseArrays]) -> PoseArrays:
 def _inside(centre: float, length: float, limit: int) -> tuple[int, int]:
     """A stretch around a centre, cut off at 0 and at the limit."""
     return max(round(centre - length / 2), 0), min(round(centre + length / 2), limit)
-
-
-def _scale(closeup: Closeup) -> float:
-    """Pixels of the input for each pixel of the image."""
-    return min(
-        closeup.input_size[0] / (closeup.bottom - closeup.top),
-        closeup.input_size[1] / (closeup.right - closeup.left),
-    )

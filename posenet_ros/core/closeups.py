@@ -7,7 +7,8 @@ The numbers below are chosen on 321 labelled photos; doc/seeing.md says what eac
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,17 @@ class Closeup(NamedTuple):
     right: int
     bottom: int
     input_size: Size
+
+    @property
+    def pixels(self) -> int:
+        """Of the network's input."""
+        return math.prod(self.input_size)
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the input for each pixel of the image."""
+        height, width = self.bottom - self.top, self.right - self.left
+        return min(self.input_size[0] / height, self.input_size[1] / width)
 
     def of(self, image: np.ndarray) -> np.ndarray:
         """The part of the image: a view."""
@@ -65,7 +77,7 @@ def choose_closeups(
         height, width = closeup.bottom - closeup.top, closeup.right - closeup.left
         if min(height, width) < LEAST_PIXELS:
             continue
-        gain = letterbox.scale * min(closeup.input_size[0] / height, closeup.input_size[1] / width)
+        gain = letterbox.scale * closeup.scale
         if gain >= LEAST_GAIN:
             candidates.append((score < LIKELY_SCORE, -gain, closeup))
     return [closeup for _, _, closeup in sorted(candidates)[:most]]
@@ -116,7 +128,7 @@ def merge_closeups(poses: PoseArrays, looks: Sequence[tuple[Closeup, PoseArrays]
             array[person] = looked[best]
         merged.scores[person] = (poses.scores[person] + seen.scores[best]) / 2
         replaced.append(person)
-    doubles = find_doubles(merged, replaced)
+    doubles = _doubles(merged, replaced)
     return PoseArrays(*(np.delete(array, doubles, axis=0) for array in merged))
 
 
@@ -132,19 +144,13 @@ def _agreement(keypoints: np.ndarray, poses: PoseArrays, person: int) -> np.ndar
     return agreement
 
 
-def find_doubles(poses: PoseArrays, replaced: Collection[int] | None = None) -> list[int]:
-    """The rows of poses that show somebody whom a better pose shows already.
-
-    Args:
-        poses: of one image.
-        replaced: rows of those from close-ups; two other poses are never of one person. None: all.
-    """
+def _doubles(poses: PoseArrays, replaced: Sequence[int]) -> list[int]:
+    """Poses of somebody whom a better pose shows already. One of both came from a close-up."""
     doubles: list[int] = []
     by_score = np.argsort(-poses.scores, kind='stable').tolist()
     for i, worse in enumerate(by_score):
         for better in by_score[:i]:
-            closely = replaced is None or worse in replaced or better in replaced
-            if better in doubles or not closely:
+            if better in doubles or (worse not in replaced and better not in replaced):
                 continue
             if _agreement(poses.keypoints[worse : worse + 1], poses, better)[0] >= SAME_PERSON:
                 doubles.append(worse)

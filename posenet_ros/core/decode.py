@@ -193,6 +193,10 @@ class PoseArrays(NamedTuple):
     keypoint_deviations: np.ndarray  # float64 (n, 17)
     scores: np.ndarray  # float64 (n,)
 
+    def chosen(self, rows: Any) -> PoseArrays:
+        """Some of the poses: their rows, or a mask."""
+        return PoseArrays(*(array[rows] for array in self))
+
 
 def as_poses(poses: PoseArrays) -> list[Pose]:
     """Pose objects, whose arrays are views of the given ones."""

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import count
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lap
 import numpy as np
@@ -325,15 +325,14 @@ def similarities(predicted: Prediction, poses: PoseArrays) -> np.ndarray:
     )
 
 
-def as_prediction(poses: PoseArrays, rows: Any = slice(None)) -> Prediction:
+def as_prediction(poses: PoseArrays) -> Prediction:
     """Poses of this frame, to be compared with others of it."""
-    keypoints = poses.keypoints[rows]
     return Prediction(
-        np.arange(len(keypoints)),
-        keypoints,
-        poses.keypoint_scores[rows],
-        np.nan_to_num(poses.keypoint_deviations[rows]),
-        np.zeros(len(keypoints)),
+        np.arange(len(poses.scores)),
+        poses.keypoints,
+        poses.keypoint_scores,
+        np.nan_to_num(poses.keypoint_deviations),
+        np.zeros(len(poses.scores)),
     )
 
 

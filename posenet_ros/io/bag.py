@@ -33,6 +33,7 @@ from posenet_ros.io.image_message import (
     copy_rgb,
     image_to_rgb,
     no_picture,
+    stamp_seconds,
 )
 
 IMAGE_TYPE = 'sensor_msgs/msg/Image'
@@ -248,8 +249,8 @@ def add_poses(
 
 def _seconds(header: Any, time: int) -> float:
     """The stamp of a message; the time of the bag, in nanoseconds, where it has none."""
-    stamp = header.stamp.sec + header.stamp.nanosec / 1e9
-    return float(stamp) if stamp > 0 else time / 1e9
+    stamp = stamp_seconds(header)
+    return stamp if stamp > 0 else time / 1e9
 
 
 def check_bag(source: Path, topics: Sequence[str] = ()) -> None:

@@ -249,6 +249,11 @@ def _samples_to_rgb(samples: np.ndarray, encoding: str) -> np.ndarray:
     return image_to_rgb(raw)
 
 
+def stamp_seconds(header: Any) -> float:
+    """The stamp of a message's header, in seconds."""
+    return float(header.stamp.sec + header.stamp.nanosec / 1e9)
+
+
 def copy_rgb(image: np.ndarray, out: np.ndarray) -> None:
     """Copies an image into a contiguous array.
 

@@ -16,6 +16,7 @@ from posenet_ros.core.closeups import Closeup
 from posenet_ros.core.decode import Pose
 from posenet_ros.errors import BackendError, ImageError, PoseNetError, in_words
 from posenet_ros.estimator import PoseNet
+from posenet_ros.io.image_message import stamp_seconds
 from posenet_ros.ros.camera import WARN_PERIOD_SECONDS, Camera, Received
 from posenet_ros.ros.mailbox import Mailbox
 from posenet_ros.ros.node_parameters import NodeParameters
@@ -64,8 +65,8 @@ class Overlay:
 
 def _seconds(header: Header) -> float:
     """An image's stamp; the time now where a camera sets none."""
-    stamp = header.stamp.sec + header.stamp.nanosec / 1e9
-    return float(stamp) if stamp > 0 else time.monotonic()
+    stamp = stamp_seconds(header)
+    return stamp if stamp > 0 else time.monotonic()
 
 
 class Pipeline:
@@ -286,7 +287,7 @@ class Pipeline:
 
     def _latency(self, camera: Camera, header: Header, inference: float) -> dict[str, float]:
         """Seconds since the stamp; empty if the stamp comes from another clock."""
-        stamp = header.stamp.sec + header.stamp.nanosec / 1e9
+        stamp = stamp_seconds(header)
         now = self._node.get_clock().now().nanoseconds / 1e9
         if stamp <= 0 or now <= 0:
             return {}

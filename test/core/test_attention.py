@@ -1,7 +1,5 @@
 """Where to look in the next frame: the whole image at times, and close-ups within a budget."""
 
-import math
-
 import numpy as np
 import pytest
 from test_track import SHAPE, person
@@ -48,7 +46,7 @@ def run(attention, people, stamps):
 
 
 def pixels(plan):
-    return sum(math.prod(closeup.input_size) for closeup in plan.closeups)
+    return sum(closeup.pixels for closeup in plan.closeups)
 
 
 def test_where_nobody_is_known_every_frame_is_whole():
@@ -70,7 +68,7 @@ def test_a_closeup_suits_the_person(tall):
     size = tall / 103
     (_, plan) = run(Attention(config()), predicted(person(320, 240, size=size)), [0.0, 0.1])
     (closeup,) = plan.closeups
-    assert math.prod(closeup.input_size) <= 1.25 * 193**2
+    assert closeup.pixels <= 1.25 * 193**2
     assert all(side % 32 == 1 and side >= 65 for side in closeup.input_size)
     scale = closeup.input_size[0] / (closeup.bottom - closeup.top)
     if closeup.bottom - closeup.top < 480:
