@@ -172,18 +172,14 @@ def _pad_resize_normalise(
         left[x] = floor - pad_x
         right[x] = min(padded_width - 1, math.ceil(source)) - pad_x
         fraction_x[x] = source - floor
-    # From inner_start to inner_end, eight bytes can be read without leaving the image.
+    # From inner_start to inner_end, eight bytes can be read without leaving the image; the left
+    # column is never the image's last one there.
     last_offset = (width - 1) * strides[1] + max(strides[2], strides[4]) - 7
     inner_start = 0
     while inner_start < input_width and left[inner_start] < 0:
         inner_start += 1
     inner_end = inner_start
-    while (
-        inner_end < input_width
-        and left[inner_end] + 1 < width
-        and left[inner_end] * strides[1] <= last_offset
-        and (right[inner_end] > left[inner_end] or fraction_x[inner_end] == 0)
-    ):
+    while inner_end < input_width and left[inner_end] * strides[1] <= last_offset:
         inner_end += 1
     columns = (left, right, fraction_x, inner_start, inner_end)
 

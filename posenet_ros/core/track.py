@@ -266,7 +266,8 @@ def assign(similar: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
     if not (similar >= least).any():
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     # A pair that would cost more than the limit stays apart; the limit itself is excluded.
-    _, column_of, _ = lap.lapjv(1.0 - similar, extend_cost=True, cost_limit=1.0 - least + 1e-9)
+    limit = 1.0 - least + 1e-9
+    column_of, _ = lap.lapjv(1.0 - similar, extend_cost=True, cost_limit=limit, return_cost=False)
     rows = np.flatnonzero(column_of >= 0)
     return rows, column_of[rows]
 

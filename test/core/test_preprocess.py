@@ -140,6 +140,24 @@ def test_strides_of_the_image_do_not_matter():
         assert np.array_equal(network_input(view, 33, 33), expected)
 
 
+def test_images_that_share_memory_with_others_show_their_own_pixels():
+    """At the scale 1, where every column is a column of the image, up to the last byte."""
+    five_bytes = np.random.default_rng(1).integers(0, 256, (33, 33, 5), np.uint8)
+    one_byte = five_bytes[..., 0].copy()
+    row = five_bytes[0, :, :3].copy()
+    for view in (
+        five_bytes[..., :3],
+        five_bytes[..., 2:],
+        five_bytes[..., 4:1:-1],
+        five_bytes[..., ::2],  # colours that do not lie side by side
+        np.broadcast_to(one_byte[..., None], (33, 33, 3)),
+        np.broadcast_to(row, (33, 33, 3)),  # the same row again and again
+        np.broadcast_to(row[:, None], (33, 33, 3)),
+    ):
+        found = network_input(view, 33, 33)
+        assert np.array_equal(found, view.astype(np.float32) / np.float32(127.5) - np.float32(1))
+
+
 def test_grey_image_is_one_of_three_equal_colours():
     grey = np.broadcast_to(photo(48, 64)[..., :1], (48, 64, 3))
     assert np.array_equal(network_input(grey, 33, 33), network_input(grey.copy(), 33, 33))
@@ -153,9 +171,18 @@ def test_scale_is_image_pixels_per_input_pixel():
 def test_image_is_read_where_it_lies():
     image = photo(48, 64)
     with_alpha = np.dstack([image, image[..., :1]])
+    five_bytes = np.dstack([image, image[..., :2]])
     mono = np.broadcast_to(image[..., :1].copy(), image.shape)
-    for view in (image, image[..., ::-1], with_alpha[..., :3], with_alpha[..., 2::-1], mono):
+    for view in (
+        image,
+        image[..., ::-1],
+        with_alpha[..., :3],
+        with_alpha[..., 2::-1],
+        five_bytes[..., :3],
+        mono,
+    ):
         assert np.shares_memory(_memory(view)[0], view)
+        assert not _memory(view)[0].flags.writeable
         # No byte before the image, and none after it.
         assert byte_bounds(_memory(view)[0]) == byte_bounds(view)
 
