@@ -5,9 +5,10 @@
     with PoseNet.load(ModelConfig()) as net:
         poses = net.estimate_multiple_poses(image)  # uint8 RGB, (H, W, 3)
 
-Rooms: core (what every frame goes through), model (how a network is made), backends (what runs it),
-io (photos, videos, bags, messages), evaluation, commands (the command line), ros (the node). Only
-ros imports ROS; doc/architecture.md shows how they depend on each other.
+Rooms: core (what every frame goes through), space (people in metres), model (how a network is
+made), backends (what runs it), io (photos, videos, bags, messages), evaluation, commands (the
+command line), ros (the node). Only ros imports ROS; doc/architecture.md shows how they depend on
+each other.
 
 Names are imported when they are first used, so that `from posenet_ros.msg import PoseArray` and
 `ros2 topic echo` need none of the library's dependencies.
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from posenet_ros.core.track import PoseTracker
     from posenet_ros.errors import (
         BackendError,
+        CalibrationError,
         CheckpointError,
         ConfigError,
         GraphError,
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
         PoseNetError,
     )
     from posenet_ros.estimator import PoseNet
+    from posenet_ros.space.camera_model import CameraModel
+    from posenet_ros.space.lift import Pose3D, PoseLifter
     from posenet_ros.stream import PoseStream
 
 # Keeps ONNX Runtime from sending telemetry. It reads this when it is imported, later.
@@ -47,6 +51,8 @@ __all__ = [
     'KEYPOINT_NAMES',
     'SKELETON',
     'BackendError',
+    'CalibrationError',
+    'CameraModel',
     'CheckpointError',
     'ConfigError',
     'DecoderConfig',
@@ -54,6 +60,8 @@ __all__ = [
     'ImageError',
     'ModelConfig',
     'Pose',
+    'Pose3D',
+    'PoseLifter',
     'PoseNet',
     'PoseNetError',
     'PoseSmoother',
@@ -72,6 +80,7 @@ _MODULES = {
     'core.keypoints': ('KEYPOINT_NAMES', 'SKELETON'),
     'errors': (
         'BackendError',
+        'CalibrationError',
         'CheckpointError',
         'ConfigError',
         'GraphError',
@@ -81,6 +90,8 @@ _MODULES = {
     'core.smooth': ('PoseSmoother',),
     'core.track': ('PoseTracker',),
     'estimator': ('PoseNet',),
+    'space.camera_model': ('CameraModel',),
+    'space.lift': ('Pose3D', 'PoseLifter'),
     'stream': ('PoseStream',),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

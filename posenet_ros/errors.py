@@ -36,6 +36,10 @@ class ImageError(PoseNetError, ValueError):
     """An image cannot be used as it is."""
 
 
+class CalibrationError(PoseNetError, ValueError):
+    """A camera's calibration cannot be used."""
+
+
 class NoDeviceError(BackendError):
     """The backend has no device to run on; the message says what is missing."""
 

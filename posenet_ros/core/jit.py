@@ -24,6 +24,8 @@ from posenet_ros.cache import BuildCache, Key, open_cache
 _compile_result: Any = compiler.CompileResult
 _serialize: Any = serialize
 
+ROOMS = 'core', 'space', 'io'  # whose loops are compiled
+
 logger = logging.getLogger('posenet_ros')
 
 
@@ -86,8 +88,9 @@ def _folder() -> BuildCache | None:
 def _versions() -> Key:
     """What the machine code depends on beside its own function: loops call each other."""
     sources = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob('*.py')):
-        sources.update(path.read_bytes())
+    for room in ROOMS:
+        for path in sorted((Path(__file__).parents[1] / room).glob('*.py')):
+            sources.update(path.read_bytes())
     return {
         'sources': sources.hexdigest(),
         'numba': numba.__version__,
