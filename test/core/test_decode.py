@@ -1,5 +1,6 @@
 """The decoders against the reference's own results: every number, and the order of ties."""
 
+import dataclasses
 import inspect
 import math
 
@@ -156,8 +157,12 @@ def test_maps_without_a_cell_are_refused():
 
 def test_maps_that_do_not_belong_together_are_refused_by_name():
     maps = noise(5, 5)
-    with pytest.raises(ValueError, match='displacements_bwd'):
+    named = r'displacements_bwd is \(5, 6\) where heatmap_scores is \(5, 5\)'
+    with pytest.raises(ValueError, match=named):
         decode_multiple_poses(*maps[:3], noise(5, 6)[3], 16)
+    named = r'offsets is \(5, 5\) where heatmap_scores is \(5, 6\)'
+    with pytest.raises(ValueError, match=named):
+        decode_single_pose(noise(5, 6)[0], maps[1], 16)
     with pytest.raises(ValueError, match='offsets'):
         decode_single_pose(maps[0], maps[2], 16)
 
@@ -190,6 +195,35 @@ def test_pose_as_a_dictionary_is_the_references_and_may_have_deviations():
     }
     assert deviations['keypoints'][1] == plain['keypoints'][1] | {'deviation': 101.0}
     assert np.isnan(Pose(0.5, pose.keypoints, pose.keypoint_scores).keypoint_deviations).all()
+    assert 'track_id' not in plain and pose.to_dict(tracked=True) == {'track_id': -1, **plain}
+
+
+def test_pose_stays_as_it_is_and_is_only_itself():
+    pose = Pose(0.5, np.zeros((17, 2)), np.zeros(17))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        pose.score = 1.0
+    assert pose in {pose} and Pose(0.5, pose.keypoints, pose.keypoint_scores) != pose
+    assert pose.track_id == -1
+
+
+def test_some_poses_of_arrays_are_chosen_by_row_or_mask():
+    for rows in ([1], np.array([False, True])):
+        chosen = two_poses().chosen(rows)
+        assert chosen.scores.tolist() == [0.5] and chosen.keypoints.shape == (1, 17, 2)
+
+
+@pytest.mark.parametrize('place', [(0, 0), (0, 6), (8, 0), (8, 6), (4, 3)])
+def test_highest_cell_is_found_wherever_it_is(place):
+    heatmap, offsets = np.zeros((9, 7, 17), np.float32), np.zeros((9, 7, 34), np.float32)
+    heatmap[place] = 0.5
+    pose = decode_single_pose(heatmap, offsets, 16)
+    assert (pose.keypoints == (16 * place[1], 16 * place[0])).all()
+    assert (pose.keypoint_scores == 0.5).all()
+
+
+def test_position_between_two_cells_belongs_to_the_second():
+    cells = [decode._cell(position, 9) for position in (0.49, 0.5, 7.49, 7.5, 8.0, 99.0, math.nan)]
+    assert cells == [0, 1, 7, 8, 8, 8, 0]
 
 
 def two_poses():

@@ -13,6 +13,7 @@ from posenet_ros.core.decode import (
     decode_multiple_poses,
     decode_single_pose,
 )
+from posenet_ros.core.keypoints import POSE_TREE
 
 MAPS = ('heatmapScores', 'offsets', 'displacementFwd', 'displacementBwd')
 GOLDENS = [pytest.param(path, id=path.stem) for path in golden_paths('decoder')]
@@ -128,6 +129,55 @@ def test_a_second_root_of_the_same_person_gives_no_second_pose(net, astronaut):
             config = DecoderConfig(max_detections=20, decoder=decoder)
             counts[decoder] = len(larger.estimate([astronaut], config)[0])
     assert counts['reference'] > 1 == counts['refined']
+
+
+def maps_with_a_second_nose(own_eye, others):
+    """Two people, and a second nose and left eye whose displacements lead to the first of them.
+
+    Args:
+        own_eye: score of the second left eye.
+        others: scores of the first person's keypoints 1 to 16.
+    """
+    shape, stride = (20, 44), 16
+    places = np.array([(2 + 4 * (k % 5), 2 + 4 * (k // 5)) for k in range(17)])  # row, column
+    second_nose, second_eye = (12, 18), (17, 18)
+    heatmap = np.zeros((*shape, 17), np.float32)
+    offsets = np.zeros((*shape, 34), np.float32)
+    forward, backward = (np.zeros((*shape, 32), np.float32) for _ in range(2))
+    cells = np.stack(np.mgrid[: shape[0], : shape[1]], axis=-1)
+    right_half = cells[..., 1:] >= 22
+    for edge, (parent, child) in enumerate(POSE_TREE):
+        for maps, target in ((forward, child), (backward, parent)):
+            goal = np.where(right_half, places[target] + (0, 22), places[target])
+            maps[..., edge], maps[..., edge + 16] = np.moveaxis((goal - cells) * stride, -1, 0)
+    to_the_eye = (np.array(second_eye) - second_nose) * stride
+    forward[(*second_nose, 0)], forward[(*second_nose, 16)] = to_the_eye
+    for part, (row, column) in enumerate(places):
+        heatmap[row, column, part] = 0.9 if part == 0 else others[part - 1]
+        heatmap[row, column + 22, part] = 0.6
+    heatmap[(*second_nose, 0)] = 0.7
+    heatmap[(*second_eye, 1)] = own_eye
+    return heatmap, offsets, forward, backward
+
+
+@pytest.mark.parametrize(
+    ('own_eye', 'others', 'people'),
+    [
+        (0.2, 16 * [0.55], 2),  # a nose of its own is no person
+        (0.35, 16 * [0.55], 3),  # two clear keypoints are
+        (0.2, 16 * [0.2], 3),  # nothing that is clear is shared
+        (0.2, 15 * [0.2] + [0.55], 3),  # as much is shared as is not
+        (0.2, 14 * [0.2] + [0.55, 0.55], 2),
+    ],
+)
+def test_pose_that_has_hardly_a_keypoint_of_its_own_is_left_out(own_eye, others, people):
+    assert POSE_TREE[0] == (0, 1)
+    maps = maps_with_a_second_nose(own_eye, others)
+    poses = decode_multiple_poses(*maps, 16, 20, 0.5, 20, 'refined')
+    assert len(poses) == people
+    assert len(decode_multiple_poses(*maps, 16, 20, 0.5, 20)) == 3
+    assert poses[0].keypoints[0].tolist() == [32.0, 32.0]
+    assert poses[-1].keypoints[:, 0].min() >= 22 * 16  # whoever comes later is found, too
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (1, 4), (4, 1)])
