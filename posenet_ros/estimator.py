@@ -32,11 +32,11 @@ from posenet_ros.core.decode import (
 )
 from posenet_ros.core.heads import Heads, check_heads
 from posenet_ros.core.preprocess import Letterbox, check_image, mirror, preprocess
-from posenet_ros.core.warm_up import compile_tracking
 from posenet_ros.errors import BackendError
 from posenet_ros.input_size import Size
 from posenet_ros.model.network import make_network
 from posenet_ros.stream import PoseStream
+from posenet_ros.warm_up import compile_tracking
 
 PEOPLE_IN_A_CLOSEUP = 5
 

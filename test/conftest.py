@@ -28,7 +28,7 @@ NO_SHARED = 'the full set of goldens, models and photos (../shared) is not on th
 def pytest_configure(config: pytest.Config) -> None:
     """Uses a cache of the tests' own, which is kept between runs, and not the user's."""
     os.environ['POSENET_HOME'] = str(config.rootpath / '.pytest_cache/posenet_home')
-    from posenet_ros.core.warm_up import compile_loops
+    from posenet_ros.warm_up import compile_loops
 
     compile_loops()  # into this cache, and not into that of the first test which has one
 

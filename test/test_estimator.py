@@ -229,7 +229,7 @@ import numpy as np
 from numba.core.registry import CPUDispatcher
 from posenet_ros import DecoderConfig, ModelConfig, PoseNet
 from posenet_ros.core import decode, heads, preprocess
-from posenet_ros.core.warm_up import compile_loops
+from posenet_ros.warm_up import compile_loops
 
 def forms():
     compiled = [f for m in (decode, heads, preprocess) for f in vars(m).values()

@@ -24,6 +24,7 @@ GROUP_TITLES = {
     'decoder': 'Decoder. Can be changed at any time; takes effect with the next image.',
     'tracking': 'Tracking. Can be changed at any time; ids stay.',
     'input': 'Input. Can be changed while the node is unconfigured.',
+    'space': 'People in space. Can be changed while the node is unconfigured.',
     'output': 'Markers and annotated image. Can be changed at any time.',
     'diagnostics': 'Thresholds of the diagnostics. Can be changed at any time.',
 }

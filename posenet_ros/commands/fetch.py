@@ -8,9 +8,9 @@ from typing import Any
 from posenet_ros.commands.options import add_node_option, add_options, config_from
 from posenet_ros.commands.outputs import say
 from posenet_ros.config import ModelConfig
-from posenet_ros.core.warm_up import compile_loops
 from posenet_ros.errors import printable
 from posenet_ros.model.checkpoint import fetch_checkpoint
+from posenet_ros.warm_up import compile_loops
 
 EXAMPLES = """examples:
   posenet fetch --multiplier 0.5"""

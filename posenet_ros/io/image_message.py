@@ -145,7 +145,7 @@ def compressed_to_rgb(
     data = memoryview(message.data)
     check_header(data, max_pixels)
     if not is_jpeg(data):
-        samples = _decode_png(data)
+        samples = decode_png(data)
     elif encoding:
         samples = _decode_samples_of_jpeg(data)
     else:
@@ -163,7 +163,7 @@ def compressed_to_rgb(
     )
 
 
-def _decode_png(data: memoryview) -> np.ndarray:
+def decode_png(data: memoryview) -> np.ndarray:
     """uint8 RGB (H, W, 3), or samples as they are: uint8 or uint16 (H, W).
 
     By Pillow: libpng by OpenCV takes as long, and writes to stderr what is wrong with an image.

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import PoseArray as PositionArray
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 from rclpy.publisher import Publisher
@@ -23,7 +24,7 @@ from visualization_msgs.msg import MarkerArray
 from posenet_ros.config import MAX_IMAGE_PIXELS
 from posenet_ros.core.closeups import Closeup
 from posenet_ros.core.decode import Pose
-from posenet_ros.errors import printable
+from posenet_ros.errors import CalibrationError, printable
 from posenet_ros.io.draw import draw_closeups, draw_poses
 from posenet_ros.io.image_message import (
     FOR_CV_BRIDGE,
@@ -32,12 +33,14 @@ from posenet_ros.io.image_message import (
     copy_rgb,
     image_to_rgb,
 )
-from posenet_ros.msg import PoseArray
-from posenet_ros.ros.markers import PixelPlane, calibrated, has_values, no_markers, pose_markers
+from posenet_ros.msg import PoseArray, PoseArray3D
+from posenet_ros.ros.log import WARN_PERIOD_SECONDS
+from posenet_ros.ros.markers import Placed, no_markers, on_plane, pose_markers
 from posenet_ros.ros.messages import image_message, jpeg_message, pixels_of, pose_array
 from posenet_ros.ros.serialized_image import read_compressed_image, read_image
 from posenet_ros.ros.statistics import CameraStatistics, Gaps
-from posenet_ros.ros.topics import COMPRESSED_TYPE, CameraTopics
+from posenet_ros.ros.topics import COMPRESSED_TYPE, CameraTopics, DepthTopics
+from posenet_ros.space.camera_model import CameraModel
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -48,12 +51,14 @@ HAS_MESSAGE_INFO = hasattr(Subscription, 'CallbackType')  # not in Humble
 
 Received: TypeAlias = bytes  # a serialised Image or CompressedImage
 
-WARN_PERIOD_SECONDS = 5.0  # between two warnings of the same kind
 # A publisher is discovered before its node's name: the warning waits for the name.
 QOS_WARNING_DELAY_SECONDS = 1.0
 
 IMAGE_QOS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
+)
+DEPTH_QOS = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.BEST_EFFORT
 )
 POSES_QOS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE
@@ -69,6 +74,9 @@ class Camera:
         topics: to subscribe to.
         lazy: subscribe only while somebody subscribes to a published topic.
         max_pixels: of a compressed image.
+        lens: auto, raw or rectified; see the parameter.
+        lift: whether people are placed in space.
+        depth: the topics of its depth images; None for none.
     """
 
     def __init__(
@@ -78,13 +86,25 @@ class Camera:
         topics: CameraTopics,
         lazy: bool,
         max_pixels: int = MAX_IMAGE_PIXELS,
+        lens: str = 'auto',
+        lift: bool = False,
+        depth: DepthTopics | None = None,
     ) -> None:
         self.name = name
         self.topics = topics
         self.statistics = CameraStatistics()
         self._node = node
         self._lazy = lazy
-        self._max_pixels = max_pixels
+        self.max_pixels = max_pixels
+        self.lift = lift
+        self.depth_is_compressed = depth is not None and depth.compressed
+        self.has_depth = depth is not None
+        self._depth_topics = depth
+        self._on_depth: Callable[[Camera, Received], None] | None = None
+        self._depth_subscriptions: list[Subscription[Any]] = []
+        self._depth_info: CameraInfo | None = None
+        self._lens = lens
+        self._model: tuple[CameraInfo, int, int, CameraModel | None] | None = None
         self._compressed = topics.image_type == COMPRESSED_TYPE
         if self._compressed:
             for module in ('cv2', 'PIL.PngImagePlugin'):  # now, not while the first image waits
@@ -106,15 +126,27 @@ class Camera:
             self._annotated_jpeg = self._publisher(
                 CompressedImage, 'image_annotated/compressed', overlay_qos
             )
+            if lift:
+                self._poses_3d = self._publisher(PoseArray3D, 'poses_3d', POSES_QOS)
+                self._people = self._publisher(PositionArray, 'people', POSES_QOS)
         except BaseException:
             self.destroy()
             raise
 
     # Input.
 
-    def subscribe(self, on_image: Callable[[Camera, Received], None]) -> None:
-        """Starts to receive images and camera_info. on_image gets what `read` takes."""
-        self._on_image = on_image
+    def subscribe(
+        self,
+        on_image: Callable[[Camera, Received], None],
+        on_depth: Callable[[Camera, Received], None] | None = None,
+    ) -> None:
+        """Starts to receive images and camera_info.
+
+        Args:
+            on_image: gets what `read` takes.
+            on_depth: gets a serialised depth image; None receives none.
+        """
+        self._on_image, self._on_depth = on_image, on_depth
         if not self._subscriptions:
             # Even if nobody needs it yet, so that an invalid QoS override fails here.
             self._open(on_image)
@@ -122,7 +154,7 @@ class Camera:
 
     def unsubscribe(self) -> None:
         """Stops receiving."""
-        self._on_image = None
+        self._on_image = self._on_depth = None
         self.follow_demand()
 
     def follow_demand(self) -> None:
@@ -133,6 +165,12 @@ class Camera:
             self._subscriptions = []
         elif not self._subscriptions:
             self._open(self._on_image)
+        if self._on_depth is None or not (self.space_wanted() or not self._lazy):
+            for subscription in self._depth_subscriptions:
+                self._node.destroy_subscription(subscription)
+            self._depth_subscriptions = []
+        elif not self._depth_subscriptions:
+            self._open_depth(self._on_depth)
 
     @property
     def subscribed(self) -> bool:
@@ -146,6 +184,19 @@ class Camera:
     def wanted(self) -> bool:
         """Whether anybody subscribes to a published topic."""
         return any(publisher.get_subscription_count() > 0 for publisher in self._publishers)
+
+    def space_wanted(self) -> bool:
+        """Whether anybody subscribes to people in space."""
+        return self.lift and (
+            self._poses_3d.get_subscription_count() > 0
+            or self._people.get_subscription_count() > 0
+            or self._markers.get_subscription_count() > 0
+        )
+
+    @property
+    def info_topic(self) -> str:
+        """The topic of the camera_info, as rclpy resolved it."""
+        return self._camera_info_topic
 
     def endpoints(self) -> list[str]:
         """Topics whose QoS can be overridden, as in the names of the parameters."""
@@ -177,6 +228,23 @@ class Camera:
             CameraInfo, self.topics.camera_info, self._on_camera_info
         )
 
+    def _open_depth(self, on_depth: Callable[[Camera, Received], None]) -> None:
+        topics = self._depth_topics
+        assert topics is not None
+
+        def receive_info(info: CameraInfo) -> None:
+            self._depth_info = info
+
+        subscriptions, self._subscriptions = self._subscriptions, self._depth_subscriptions
+        try:
+            kind = CompressedImage if topics.compressed else Image
+            self._subscribe(
+                kind, topics.depth, lambda message: on_depth(self, message), True, DEPTH_QOS
+            )
+            self._subscribe(CameraInfo, topics.camera_info, receive_info)
+        finally:
+            self._subscriptions = subscriptions
+
     def read(self, received: Received) -> tuple[Header, np.ndarray]:
         """Header and pixels of an image: uint8 RGB (H, W, 3).
 
@@ -185,7 +253,7 @@ class Camera:
         """
         if self._compressed:
             picture = read_compressed_image(received)
-            return picture.header, compressed_to_rgb(picture, self._damaged, self._max_pixels)
+            return picture.header, compressed_to_rgb(picture, self._damaged, self.max_pixels)
         message = read_image(received)
         bridge = cv_bridge() if message.encoding in FOR_CV_BRIDGE else None
         return message.header, image_to_rgb(message, bridge)
@@ -204,9 +272,9 @@ class Camera:
         self._poses.publish(pose_array(header, image.shape[1], image.shape[0], poses))
 
     def overlays_wanted(self) -> bool:
-        """Whether anybody subscribes to the markers or the annotated image."""
+        """Whether anybody subscribes to the annotated image, or to markers on a plane."""
         return (
-            self._markers.get_subscription_count() > 0
+            (not self.lift and self._markers.get_subscription_count() > 0)
             or self._annotated.get_subscription_count() > 0
             or self._annotated_jpeg.get_subscription_count() > 0
         )
@@ -231,22 +299,17 @@ class Camera:
             values: of the node's parameters; those of the group output are used.
         """
         height, width = image.shape[:2]
-        scores = values['min_keypoint_score'], values['min_pose_score']
         deviations, flipped = values['show_deviations'], values['flip_horizontal']
-        self._frame_id = header.frame_id
-        if self._markers.get_subscription_count() > 0:
-            info, distance = self._camera_info, values['marker_distance']
-            if info is not None and calibrated(info):
-                plane = PixelPlane.of_camera(info, width, height, distance)
-            else:
-                plane = PixelPlane.uncalibrated(
-                    width, height, distance, values['marker_plane_width']
+        if not self.lift:
+            distance = values['marker_distance']
+
+            def placed() -> list[Placed]:
+                camera = self.model(width, height) or CameraModel.uncalibrated(
+                    width, height, values['marker_plane_width'] / distance
                 )
-            if flipped:  # in space people are where they are
-                plane = plane.mirrored(width)
-            self._markers.publish(
-                pose_markers(header, poses, plane, *scores, values['marker_lifetime'], deviations)
-            )
+                return on_plane(camera, poses, distance, flipped, deviations)
+
+            self.publish_markers(header, poses, placed, values)
         raw_wanted = self._annotated.get_subscription_count() > 0
         jpeg_wanted = self._annotated_jpeg.get_subscription_count() > 0
         if raw_wanted or jpeg_wanted:
@@ -259,11 +322,81 @@ class Camera:
             copy_rgb(image[:, ::-1] if flipped else image, canvas)
             if values['show_closeups']:
                 draw_closeups(canvas, closeups, flipped)
+            scores = values['min_keypoint_score'], values['min_pose_score']
             draw_poses(canvas, poses, *scores, deviations)
             if raw_wanted:
                 self._annotated.publish(message)
             if jpeg_wanted:
                 self._annotated_jpeg.publish(jpeg_message(header, canvas))
+
+    def publish_markers(
+        self,
+        header: Header,
+        poses: Sequence[Pose],
+        placed: Callable[[], Sequence[Placed]],
+        values: Mapping[str, Any],
+    ) -> None:
+        """Publishes the markers, if they have subscribers.
+
+        Args:
+            header: of the image.
+            poses: in pixels of the image.
+            placed: returns where they are.
+            values: of the node's parameters.
+        """
+        self._frame_id = header.frame_id
+        if self._markers.get_subscription_count() > 0:
+            scores = values['min_keypoint_score'], values['min_pose_score']
+            self._markers.publish(
+                pose_markers(header, poses, placed(), *scores, values['marker_lifetime'])
+            )
+
+    def publish_space(
+        self, poses: Callable[[], PoseArray3D], people: Callable[[], PositionArray]
+    ) -> None:
+        """Publishes people in space, each message only if it has subscribers."""
+        if self._poses_3d.get_subscription_count() > 0:
+            self._poses_3d.publish(poses())
+        if self._people.get_subscription_count() > 0:
+            self._people.publish(people())
+
+    def model(self, width: int, height: int) -> CameraModel | None:
+        """What is known of the lens, for images of this size; None without a calibration."""
+        info = self._camera_info
+        if info is None:
+            return None
+        known = self._model
+        if known is None or known[1:3] != (width, height) or not _same_lens(known[0], info):
+            known = info, width, height, self._model_of(info, width, height)
+            self._model = known
+        return known[3]
+
+    def _model_of(self, info: CameraInfo, width: int, height: int) -> CameraModel | None:
+        try:
+            return CameraModel.of_info(info, width, height, self._rectified)
+        except CalibrationError as error:
+            self._node.get_logger().warning(
+                f'{self._camera_info_topic}: {error}; people are placed as without a calibration'
+            )
+            return None
+
+    def depth_model(self, width: int, height: int) -> CameraModel | None:
+        """The lens of depth images of this size; None without their own camera_info.
+
+        Raises:
+            CalibrationError: their camera_info cannot be used.
+        """
+        if self._depth_info is None:
+            return None
+        return CameraModel.of_info(self._depth_info, width, height, self._rectified)
+
+    @property
+    def _rectified(self) -> bool:
+        if self._lens == 'auto':
+            name = self.topics.image.removesuffix('/compressed').rpartition('/')[2]
+            resolved = self._image_topic.removesuffix('/compressed').rpartition('/')[2]
+            return 'rect' in name or 'rect' in resolved
+        return self._lens == 'rectified'
 
     def clear_markers(self) -> None:
         """Removes the markers that rviz still shows."""
@@ -306,10 +439,15 @@ class Camera:
         return publisher
 
     def _subscribe(
-        self, kind: type, topic: str, callback: Callable[..., None], raw: bool = False
+        self,
+        kind: type,
+        topic: str,
+        callback: Callable[..., None],
+        raw: bool = False,
+        qos: QoSProfile = IMAGE_QOS,
     ) -> str:
         """Returns the topic as rclpy has resolved it."""
-        qos = _copy(IMAGE_QOS)
+        qos = _copy(qos)
         resolved = self._node.resolve_topic_name(topic)
         subscription = self._node.create_subscription(
             kind,
@@ -328,12 +466,6 @@ class Camera:
 
     def _on_camera_info(self, info: CameraInfo) -> None:
         self._camera_info = info
-        if has_values(info) and not calibrated(info):
-            self._node.get_logger().warning(
-                f'{self._camera_info_topic}: K and P are no calibration (not finite, or no focal '
-                'length); the markers are drawn as without one',
-                throttle_duration_sec=WARN_PERIOD_SECONDS,
-            )
 
     def _warn_of_qos(self, topic: str, ours: QoSProfile) -> None:
         """Logs what the publishers offer, and what we request."""
@@ -354,6 +486,15 @@ class Camera:
 
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         timer = node.create_timer(QOS_WARNING_DELAY_SECONDS, warn, clock=steady)
+
+
+def _same_lens(info: CameraInfo, other: CameraInfo) -> bool:
+    """Whether two camera_info say the same of the lens."""
+    return info is other or all(
+        np.array_equal(getattr(info, name), getattr(other, name), equal_nan=name in 'kprd')
+        for name in ('width', 'height', 'k', 'p', 'r', 'd', 'binning_x', 'binning_y',
+                     'distortion_model', 'roi')
+    )  # fmt: skip
 
 
 def no_events() -> PublisherEventCallbacks:

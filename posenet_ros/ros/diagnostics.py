@@ -253,6 +253,10 @@ def camera_status(
         values['ids given / ended'] = f'{births} / {deaths}'
     values['whole images (Hz)'] = f'{window.whole_images / window.seconds:.1f}'
     values['close-ups (Hz)'] = f'{window.closeups / window.seconds:.1f}'
+    if window.with_depth or window.without_depth:
+        values['frames with / without depth'] = f'{window.with_depth} / {window.without_depth}'
+    if window.depth_problem:
+        values['last problem with depth'] = window.depth_problem
     values.update((f'dropped: {reason}', str(n)) for reason, n in sorted(window.dropped.items()))
     if window.last_problem:
         values['last problem'] = window.last_problem

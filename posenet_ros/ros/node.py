@@ -26,13 +26,14 @@ from posenet_ros.msg import ModelInfo
 from posenet_ros.ros.camera import Camera, no_events
 from posenet_ros.ros.diagnostics import Diagnostics, NodeState
 from posenet_ros.ros.executor import BackgroundExecutor
+from posenet_ros.ros.lifting import broadcaster_class
 from posenet_ros.ros.log import forward_log, stop_forwarding
 from posenet_ros.ros.messages import describe_input, model_info
 from posenet_ros.ros.node_parameters import NodeParameters, with_doubles
 from posenet_ros.ros.parameters import model_config, runtime_config
 from posenet_ros.ros.pipeline import Pipeline
 from posenet_ros.ros.security import keys_advice
-from posenet_ros.ros.topics import CameraTopics, camera_topics
+from posenet_ros.ros.topics import CameraTopics, DepthTopics, camera_topics, depth_topics
 from posenet_ros.ros.unused_arguments import unused_parameters, unused_qos_overrides
 
 ChangeStateCallback: TypeAlias = (
@@ -70,6 +71,7 @@ class PoseNetNode(LifecycleNode):
         self._demand_timer: Timer | None = None
         self._model_info: Publisher[ModelInfo] | None = None
         self._told_model_info: ModelInfo | None = None
+        self._broadcaster: Any = None  # of frames, with publish_tf
 
         self._log_handler = forward_log(self.get_logger())
         self._node_parameters = NodeParameters(self._model_is_loaded, self._publish_model_info)
@@ -178,12 +180,17 @@ class PoseNetNode(LifecycleNode):
             values = self._node_parameters.values
             config, runtime = model_config(values), runtime_config(values)
             topics = self._camera_topics(values)
+            depth = self._depth_topics(values)
+            if values['publish_tf']:
+                if values['lift'] == 'off':
+                    raise ConfigError('Invalid publish_tf True. It needs lift, size or depth')
+                broadcaster_class()  # may raise, before the model is loaded
             max_batch = runtime.largest_batch(len(topics))
             net = self._pipeline.start(
                 lambda: PoseNet.load(config, max_batch=max_batch, **asdict(runtime)),
                 self._stop_requested,
             )
-            self._in_spinning_thread(lambda: self._create_topics(topics))
+            self._in_spinning_thread(lambda: self._create_topics(topics, depth))
         finally:
             self._loading_since = None
         # Long-lived objects are excluded from garbage collection: a full collection stops every
@@ -231,11 +238,43 @@ class PoseNetNode(LifecycleNode):
             for name in names
         }
 
-    def _create_topics(self, topics: dict[str, CameraTopics]) -> None:
-        lazy = self._node_parameters.values['lazy']
-        max_pixels = self._node_parameters.values['max_image_pixels']
+    def _depth_topics(self, values: Mapping[str, Any]) -> dict[str, DepthTopics]:
+        """The depth topics to read, by camera; empty without depth.
+
+        Raises:
+            ConfigError: a topic is not allowed.
+        """
+        if values['lift'] != 'depth':
+            return {}
+        names = values['cameras']
+        return {
+            name: depth_topics(
+                self,
+                name,
+                values['depth_topic'],
+                values['depth_camera_info_topic'],
+                values['depth_transport'],
+                len(names) == 1,
+            )
+            for name in names
+        }
+
+    def _create_topics(
+        self, topics: dict[str, CameraTopics], depth: dict[str, DepthTopics]
+    ) -> None:
+        values = self._node_parameters.values
+        lazy = values['lazy'] and not values['publish_tf']
         for name in topics:
-            self._pipeline.cameras[name] = Camera(self, name, topics[name], lazy, max_pixels)
+            self._pipeline.cameras[name] = Camera(
+                self,
+                name,
+                topics[name],
+                lazy,
+                values['max_image_pixels'],
+                values['lens'],
+                values['lift'] != 'off',
+                depth.get(name),
+            )
         if lazy:
             self._demand_timer = self.create_timer(
                 DEMAND_PERIOD_SECONDS,
@@ -247,6 +286,9 @@ class PoseNetNode(LifecycleNode):
             ModelInfo, '~/model_info', latched, event_callbacks=no_events()
         )
         self._publish_model_info()
+        lifting = self._pipeline.lifting
+        if values['publish_tf'] and lifting is not None:
+            self._broadcaster = lifting.broadcaster = broadcaster_class()(self)
 
     def _publish_model_info(self) -> None:
         net, values = self._pipeline.net, self._node_parameters.values
@@ -263,6 +305,9 @@ class PoseNetNode(LifecycleNode):
         for camera in self._pipeline.cameras.values():
             camera.destroy()
         self._pipeline.cameras = {}
+        if self._broadcaster is not None:
+            self.destroy_publisher(self._broadcaster.pub_tf)
+            self._broadcaster = None
         if self._model_info is not None:
             self.destroy_publisher(self._model_info)
             self._model_info = self._told_model_info = None
@@ -310,7 +355,11 @@ class PoseNetNode(LifecycleNode):
         for camera in self._pipeline.cameras.values():
             camera.unsubscribe()
             if running:
-                camera.subscribe(self._pipeline.put)
+                lifting = self._pipeline.lifting
+                with_depth = lifting is not None and camera.has_depth
+                camera.subscribe(
+                    self._pipeline.put, lifting.put_depth if lifting and with_depth else None
+                )
 
     def _in_spinning_thread(self, work: Callable[[], None]) -> None:
         """Creates or destroys entities that the executor waits on."""

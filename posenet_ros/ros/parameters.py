@@ -24,7 +24,7 @@ from posenet_ros.config import (
 from posenet_ros.core.keypoints import MIN_KEYPOINT_SCORE, MIN_POSE_SCORE
 from posenet_ros.errors import ConfigError
 
-Group = Literal['model', 'decoder', 'tracking', 'input', 'output', 'diagnostics']
+Group = Literal['model', 'decoder', 'tracking', 'input', 'space', 'output', 'diagnostics']
 
 # Groups that can be set at any time; the others only while the node is unconfigured.
 LIVE_GROUPS: tuple[Group, ...] = ('decoder', 'tracking', 'output', 'diagnostics')
@@ -183,6 +183,76 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         'input',
     ),
     ParameterSpec(
+        'lift',
+        'off',
+        'Place people in space, in metres, on ~/poses_3d and ~/people: depth from the images of a '
+        'depth camera; size from the usual size of people, within about 10%; off. Both need a '
+        'camera_info.',
+        'space',
+        choices=('off', 'size', 'depth'),
+        dynamic=True,
+    ),
+    ParameterSpec(
+        'depth_topic',
+        'depth/image_rect_raw',
+        'Depth images with lift depth, registered to the camera\'s images; {camera} as in '
+        'image_topic. With depth_transport compressedDepth, /compressedDepth is added.',
+        'space',
+    ),
+    ParameterSpec(
+        'depth_camera_info_topic',
+        '',
+        'Calibration of the depth images, where they are of another size; {camera} as in '
+        'image_topic. Empty means camera_info in their namespace.',
+        'space',
+    ),
+    ParameterSpec(
+        'depth_transport',
+        'raw',
+        'raw subscribes to depth_topic (16UC1 in millimetres or 32FC1 in metres); compressedDepth '
+        'to depth_topic/compressedDepth (PNG or RVL).',
+        'space',
+        choices=('raw', 'compressedDepth'),
+    ),
+    ParameterSpec(
+        'depth_slop',
+        0.05,
+        'The nearest depth image is taken if it is at most this much older or newer than the '
+        'image. Seconds.',
+        'space',
+        range=(0.0, 10.0),
+    ),
+    ParameterSpec(
+        'depth_wait',
+        0.1,
+        'How long ~/poses_3d waits for a depth image that comes later than the poses. ~/poses '
+        'never waits. Seconds.',
+        'space',
+        range=(0.0, 10.0),
+    ),
+    ParameterSpec(
+        'lens',
+        'auto',
+        'Whether images have the lens\'s distortion: raw, or rectified; auto tells it from the '
+        'topic\'s name, image_rect or another.',
+        'space',
+        choices=('auto', 'raw', 'rectified'),
+    ),
+    ParameterSpec(
+        'people_point',
+        'torso',
+        'Where people are on ~/people and in tf: torso, or feet, where an ankle is known.',
+        'space',
+        choices=('torso', 'feet'),
+    ),
+    ParameterSpec(
+        'publish_tf',
+        False,
+        'Publish a frame person_ID for everybody with a track_id, by tf2_ros. Then the node always '
+        'runs: nobody knows who listens to tf.',
+        'space',
+    ),
+    ParameterSpec(
         'min_published_pose_score',
         0.0,
         'People below this score are left out of ~/poses. 0 leaves out nobody.',
@@ -230,7 +300,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         'marker_distance',
         2.0,
         'Distance from the camera, in metres along the optical axis, at which ~/markers are '
-        'drawn. PoseNet sees in 2D: the true distance is not known.',
+        'drawn with lift off.',
         'output',
         range=(0.01, 1000.0),
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,15 +16,14 @@ from posenet_ros.core.decode import Pose
 from posenet_ros.errors import BackendError, ImageError, PoseNetError, in_words
 from posenet_ros.estimator import PoseNet
 from posenet_ros.io.image_message import stamp_seconds
-from posenet_ros.ros.camera import WARN_PERIOD_SECONDS, Camera, Received
+from posenet_ros.ros.camera import Camera, Received
+from posenet_ros.ros.lifting import Found, Lifting
+from posenet_ros.ros.log import WARN_PERIOD_SECONDS, LimitedWarnings
 from posenet_ros.ros.mailbox import Mailbox
 from posenet_ros.ros.node_parameters import NodeParameters
 from posenet_ros.ros.worker import ModelWorker, Worker
 from posenet_ros.stream import PoseStream
 
-# Warnings that differ in more than numbers and quotations, per period.
-MAX_WARNINGS = 5
-VARYING = re.compile(r"'[^']*'|[0-9.]+")
 # A run hangs if it takes this long, and this many times as long as usual.
 HANGING_SECONDS = 2.0
 HANGING_TIMES = 20.0
@@ -70,11 +68,11 @@ def _seconds(header: Header) -> float:
 
 
 class Pipeline:
-    """Three threads, joined by two mailboxes that keep the newest item of each camera.
+    """Threads, joined by mailboxes that keep the newest item of each camera.
 
     The executor's thread receives images: put(). The model's thread converts them, runs the model
     and publishes the poses: _process(). The overlay's thread draws for viewers, so that drawing
-    never delays a pose: _draw().
+    never delays a pose: _draw(). A fourth one places people in space: Lifting.
 
     Args:
         node: for its log, clock and parameters.
@@ -84,6 +82,7 @@ class Pipeline:
     def __init__(self, node: Node, parameters: NodeParameters) -> None:
         self.cameras: dict[str, Camera] = {}
         self.net: PoseNet | None = None  # run only by the model's thread
+        self.lifting: Lifting | None = None  # with the parameter lift
         self.inference_error = ''  # of the last batch
         self._run_started: float | None = None  # of the batch in hand; time.monotonic()
         self._usual_seconds = 0.0  # of a batch
@@ -98,7 +97,7 @@ class Pipeline:
         self._model_worker: ModelWorker[Received] | None = None
         self._overlay_worker: Worker[Overlay] | None = None
         self._hanging_worker: ModelWorker[Received] | None = None  # did not end when it was stopped
-        self._warned: dict[tuple[str, str], float] = {}  # (camera, error) -> time of the warning
+        self._warnings = LimitedWarnings(node)
 
     # Start and stop: called by the thread of the lifecycle transitions.
 
@@ -124,6 +123,10 @@ class Pipeline:
             'posenet_overlay', self._overlays, self._draw, self._log_unexpected
         )
         self._overlay_worker.start()
+        if self._parameters.values['lift'] != 'off':
+            self.lifting = Lifting(
+                self._node, self.cameras, lambda: self._parameters.values, self._log_unexpected
+            )
         return self.net
 
     def resume(self) -> None:
@@ -136,6 +139,8 @@ class Pipeline:
         for name in self._frames.clear():
             self.cameras[name].statistics.image_dropped(reason)
         self._overlays.clear()
+        if self.lifting is not None:
+            self.lifting.clear()
         for camera in self.cameras.values():
             camera.clear_markers()
 
@@ -145,7 +150,9 @@ class Pipeline:
             self._hanging_worker = self._model_worker
         if self._overlay_worker is not None:
             self._overlay_worker.stop()
-        self._model_worker = self._overlay_worker = self.net = None
+        if self.lifting is not None:
+            self.lifting.stop()
+        self._model_worker = self._overlay_worker = self.net = self.lifting = None
         self.inference_error = ''
 
     def reset_trackers(self) -> None:
@@ -280,6 +287,8 @@ class Pipeline:
         }
         latency = self._latency(camera, header, times.inference)
         people = sum(pose.score >= values['min_pose_score'] for pose in published)
+        if self.lifting is not None and self.lifting.wanted(camera):
+            self.lifting.put(camera, Found(header, image.shape[1], image.shape[0], published))
         if camera.overlays_wanted():
             self._overlays.put(camera.name, Overlay(header, image, poses, stream.closeups))
         camera.statistics.image_looked_at(stream.whole, len(stream.closeups), stream.counts)
@@ -303,16 +312,9 @@ class Pipeline:
     def _drop(self, camera: Camera, reason: str, error: PoseNetError) -> None:
         """Counts a lost frame and logs why, at a limited rate."""
         count = camera.statistics.image_dropped(reason, str(error))
-        now = time.monotonic()
-        recent = {key: at for key, at in self._warned.items() if now - at < WARN_PERIOD_SECONDS}
-        key = (camera.name, VARYING.sub('', str(error)))
-        if key not in recent and len(recent) < MAX_WARNINGS:
-            recent[key] = now
-            name = f'{camera.name}: ' if camera.name else ''
-            self._node.get_logger().warning(
-                f'{name}image dropped, {reason} ({count} so far): {error}'
-            )
-        self._warned = recent
+        self._warnings.add(
+            camera.name, str(error), f'image dropped, {reason} ({count} so far): {error}'
+        )
 
     def _drop_unexpected(self, cameras: Sequence[Camera], error: BaseException) -> None:
         """Counts frames that are lost by an error that nobody has foreseen, and logs it."""

@@ -36,6 +36,9 @@ class Window:
     last_image_age: float | None = None
     waiting: float = 0.0  # seconds since the last image, or since the subscription
     clock_offset: float | None = None  # now minus stamp in s, if from another clock
+    with_depth: int = 0  # frames whose people were placed by a depth image, since the start
+    without_depth: int = 0  # frames with lift depth and no depth image, since the start
+    depth_problem: str = ''  # why the last of these had none
 
     @property
     def frames_waiting(self) -> int:
@@ -59,6 +62,8 @@ class CameraStatistics:
         self._lost: int | None = None
         self._last_problem = ''
         self._dropped: Counter[str] = Counter()
+        self._with_depth = self._without_depth = 0
+        self._depth_problem = ''
         self._samples: dict[str, list[float]] = defaultdict(list)
 
     def listening(self) -> None:
@@ -126,6 +131,17 @@ class CameraStatistics:
             self._closeups += closeups
             self._tracked = tracked
 
+    def people_with_depth(self) -> None:
+        """Counts a frame whose people were placed by a depth image."""
+        with self._lock:
+            self._with_depth += 1
+
+    def people_without_depth(self, problem: str) -> None:
+        """Counts a frame that should have had a depth image, and why it has none."""
+        with self._lock:
+            self._without_depth += 1
+            self._depth_problem = problem
+
     def start_window(self) -> Window:
         """What happened since the last call."""
         with self._lock:
@@ -149,6 +165,9 @@ class CameraStatistics:
                 last_image_age=None if self._last_image is None else now - self._last_image,
                 waiting=now - max(self._last_image or 0.0, self._listening_since),
                 clock_offset=self._clock_offset,
+                with_depth=self._with_depth,
+                without_depth=self._without_depth,
+                depth_problem=self._depth_problem,
             )
             self._started = now
             self._received = self._processed = self._dropped_now = 0

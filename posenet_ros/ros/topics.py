@@ -12,6 +12,7 @@ from posenet_ros.ros.security import keys_advice
 IMAGE_TYPE = 'sensor_msgs/msg/Image'
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
 COMPRESSED = '/compressed'
+COMPRESSED_DEPTH = 'compressedDepth'
 MOST_NAMED = 4  # topics or nodes in one sentence
 
 
@@ -22,6 +23,48 @@ class CameraTopics:
     image: str
     image_type: str
     camera_info: str
+
+
+@dataclass(frozen=True)
+class DepthTopics:
+    """The topics of depth images to subscribe to, before rclpy remaps them."""
+
+    depth: str
+    compressed: bool
+    camera_info: str
+
+
+def depth_topics(
+    node: Node, camera: str, depth_topic: str, camera_info_topic: str, transport: str, alone: bool
+) -> DepthTopics:
+    """The depth topics of one camera.
+
+    Args:
+        node: whose namespace and remappings apply.
+        camera: its name; empty for none.
+        depth_topic: {camera} stands for the name; without it the name is put in front.
+        camera_info_topic: likewise. Empty: beside the depth images.
+        transport: raw or compressedDepth.
+        alone: whether it is the only camera.
+
+    Raises:
+        ConfigError: a topic is not valid.
+    """
+    try:
+        depth = _of_camera('depth_topic', depth_topic, camera, alone)
+        resolved = node.resolve_topic_name(depth)
+        if camera_info_topic:
+            info = _of_camera('depth_camera_info_topic', camera_info_topic, camera, alone)
+            node.resolve_topic_name(info)
+        else:
+            info = f'{resolved.rpartition("/")[0]}/camera_info'
+    except ConfigError:
+        raise
+    except Exception as error:  # rclpy's errors for a bad name have no common base class
+        raise ConfigError(f'Invalid depth_topic {depth_topic}: {error}') from error
+    if transport == COMPRESSED_DEPTH:
+        return DepthTopics(f'{resolved}/{COMPRESSED_DEPTH}', True, info)
+    return DepthTopics(depth, False, info)
 
 
 def camera_topics(

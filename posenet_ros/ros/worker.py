@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol
 
 from posenet_ros.errors import BackendError
 from posenet_ros.estimator import PoseNet
 from posenet_ros.ros.mailbox import Item, Mailbox
 
-Resource = TypeVar('Resource')
+
+class Source(Protocol[Item]):
+    """What a worker takes items from: a Mailbox, for example."""
+
+    def take(self, most: int | None = None) -> dict[str, Item] | None:
+        """Waits for items by key; None once closed."""
+
+    def close(self) -> None:
+        """Makes every take() return None."""
 
 
 class Worker(Generic[Item]):
@@ -26,7 +34,7 @@ class Worker(Generic[Item]):
     def __init__(
         self,
         name: str,
-        mailbox: Mailbox[Item],
+        mailbox: Source[Item],
         process: Callable[[dict[str, Item]], None],
         report: Callable[[BaseException], None],
     ) -> None:

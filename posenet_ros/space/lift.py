@@ -171,6 +171,16 @@ class PoseLifter:
         along[:] = sampler.at(middle[:, :, :, None] + ACROSS[:, None] * normal[:, :, None, None])
 
 
+def unplaced(pose: Pose) -> Pose3D:
+    """A person of whom nothing is known in space."""
+    nothing, nowhere = np.full(NUM_KEYPOINTS, np.nan), np.full(3, np.nan)
+    return Pose3D(
+        pose.score, pose.track_id, np.full((NUM_KEYPOINTS, 3), np.nan),
+        np.zeros(NUM_KEYPOINTS, np.uint8), nothing, nothing,
+        nowhere, UNKNOWN, math.nan, math.nan, np.full((3, 3), np.nan), math.nan,
+    )  # fmt: skip
+
+
 def _lifted(
     pose: Pose,
     offset: np.ndarray,

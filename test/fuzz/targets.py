@@ -25,15 +25,17 @@ from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image as Picture
 from tfjs_models import mobilenet_like
 
-from posenet_ros import DecoderConfig, ModelConfig
+from posenet_ros import CameraModel, DecoderConfig, ModelConfig, Pose, PoseLifter
 from posenet_ros.cache import BuildCache
 from posenet_ros.config import RuntimeConfig
 from posenet_ros.core.decode import as_poses, check_poses, multiple_pose_arrays, single_pose_arrays
 from posenet_ros.core.heads import HEADS, Heads, check_heads
 from posenet_ros.errors import (
     BackendError,
+    CalibrationError,
     ConfigError,
     GraphError,
     ImageError,
@@ -43,6 +45,7 @@ from posenet_ros.errors import (
     printable,
 )
 from posenet_ros.evaluation.labels import read_labels, read_predictions
+from posenet_ros.io.depth_image import compressed_depth_of, depth_of
 from posenet_ros.io.image_message import ENCODINGS, compressed_to_rgb, image_to_rgb
 from posenet_ros.io.photos import read_image
 from posenet_ros.model.onnx_export import export_onnx
@@ -314,12 +317,48 @@ def bag(data: bytes) -> None:
 # Messages of ROS, where it is there.
 
 
+def depth_images() -> list[bytes]:
+    return [bytes([4, 6, 12, 0, 0]) + bytes(range(48)), bytes([4, 4, 16, 1, 1]) + bytes(64)]
+
+
+def compressed_depths() -> list[bytes]:
+    header = struct.pack('<iff', 0, 0.0, 0.0)
+    rvl = struct.pack('<IIII', 4, 2, 0x08122222, 0x22200000)
+    picture = io.BytesIO()
+    Picture.fromarray(np.arange(48, dtype=np.uint16).reshape(6, 8)).save(picture, 'png')
+    return [bytes([1]) + header + rvl, bytes([0]) + header + picture.getvalue()]
+
+
+@target(ImageError, examples=depth_images)
+def depth_image(data: bytes) -> None:
+    """Any depth image: people are finite or unknown."""
+    data = data.ljust(5, b'\0')
+    image = SimpleNamespace(
+        height=data[0] % 8, width=data[1] % 8, step=data[2] % 64, is_bigendian=data[3] % 2,
+        encoding=('16UC1', '32FC1', 'mono16', '8UC1')[data[4] % 4], data=data[5:],
+    )  # fmt: skip
+    depth, metres = depth_of(image)
+    pose = Pose(0.9, np.linspace(0, 60, 34).reshape(17, 2), np.full(17, 0.9))
+    (person,) = PoseLifter(CameraModel(64, 48, 50, 50, 32, 24)).lift([pose], depth, metres)
+    known = person.states > 0
+    assert np.isfinite(person.points[known]).all() and np.isnan(person.points[~known]).all()
+
+
+@target(ImageError, examples=compressed_depths)
+def compressed_depth(data: bytes) -> None:
+    forms = ('16UC1; compressedDepth png', '16UC1; compressedDepth rvl',
+             '32FC1; compressedDepth', '16UC1; compressedDepth')  # fmt: skip
+    message = SimpleNamespace(format=forms[data[0] % 4] if data else '', data=data[1:])
+    compressed_depth_of(message, 10_000)
+
+
 with contextlib.suppress(ImportError):
     from rclpy.serialization import serialize_message
     from sensor_msgs.msg import CameraInfo, Image
 
     from posenet_ros.ros import serialized_image as views
-    from posenet_ros.ros.markers import PixelPlane, calibrated
+
+    LENSES = ('plumb_bob', 'equidistant', 'rational_polynomial', 'barrel')
 
     def serialized_images() -> list[bytes]:
         pixels = array.array('B', range(24))
@@ -333,19 +372,22 @@ with contextlib.suppress(ImportError):
         finally:
             views.read_compressed_image(data)
 
-    @target(examples=lambda: [struct.pack('<21d', *range(21)) + bytes(20)])
+    @target(CalibrationError, examples=lambda: [struct.pack('<35d', *range(35)) + bytes(28)])
     def calibration(data: bytes) -> None:
-        """Any K, P and region: points in space are finite."""
-        data = data.ljust(21 * 8 + 20, b'\0')
-        values = struct.unpack_from('<21d', data)
-        info = CameraInfo(k=values[:9], p=values[9:])
+        """Any K, P, R, D and region: rays are finite or NaN, and points with them."""
+        data = data.ljust(35 * 8 + 28, b'\0')
+        values = struct.unpack_from('<35d', data)
+        info = CameraInfo(k=values[:9], p=values[9:21], r=values[21:30], d=values[30:])
         info.width, info.height, info.roi.width, info.roi.x_offset, info.roi.height = (
-            struct.unpack_from('<5I', data, 168)
+            struct.unpack_from('<5I', data, 280)
         )
-        if calibrated(info):
-            plane = PixelPlane.of_camera(info, 640, 480, 2.0)
-            points: list[Any] = plane.points(np.array([[0.0, 0.0], [640.0, 480.0], [-6e3, 9e3]]))
-            assert all(math.isfinite(v) for p in points for v in (p.x, p.y, p.z))
+        info.distortion_model = LENSES[data[300] % len(LENSES)]
+        info.d = values[30 : 30 + (0, 4, 5, 3)[data[301] % 4]]
+        camera = CameraModel.of_info(info, 640, 480, bool(data[302] % 2))
+        if camera is not None:
+            pixels = np.array([[0.0, 0.0], [640.0, 480.0], [-6e3, 9e3]])
+            assert not np.isinf(camera.points(pixels, 2.0)).any()
+            assert not np.isinf(camera.project(camera.points(pixels, 2.0))).any()
 
 
 def changed(example: bytes, dice: Any) -> bytes:

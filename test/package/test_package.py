@@ -103,7 +103,7 @@ def test_everything_that_the_library_imports_is_installed_with_it():
 DISTRIBUTION = {
     'numpy': 'python3-numpy', 'cv2': 'python3-opencv', 'requests': 'python3-requests',
     'tqdm': 'python3-tqdm', 'yaml': 'python3-yaml', 'PIL': 'python3-pil',
-    'pytest': 'python3-pytest', 'skimage': 'python3-skimage',
+    'pytest': 'python3-pytest', 'skimage': 'python3-skimage', 'tf2_ros': 'tf2_ros_py',
 }  # fmt: skip
 SETUP_ROBOT = (
     'av',

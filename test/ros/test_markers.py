@@ -1,19 +1,13 @@
 import numpy as np
 import pytest
-from sensor_msgs.msg import CameraInfo, RegionOfInterest
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
-from posenet_ros import SKELETON, Pose
-from posenet_ros.ros.markers import PixelPlane, calibrated, has_values, no_markers, pose_markers
+from posenet_ros import SKELETON, CameraModel, Pose
+from posenet_ros.ros.markers import in_space, no_markers, on_plane, pose_markers
+from posenet_ros.space.lift import GUESSED, MEASURED, Pose3D, unplaced
 
-INFO = CameraInfo(
-    width=640,
-    height=480,
-    k=[500.0, 0.0, 310.0, 0.0, 510.0, 250.0, 0.0, 0.0, 1.0],
-    p=[600.0, 0.0, 320.0, 0.0, 0.0, 600.0, 240.0, 0.0, 0.0, 0.0, 1.0, 0.0],
-)
-PLANE = PixelPlane.of_camera(INFO, 640, 480, 2.0)
+CAMERA = CameraModel(640, 480, 600.0, 600.0, 320.0, 240.0)
 
 
 def person(score=0.9, keypoint_scores=None):
@@ -22,80 +16,88 @@ def person(score=0.9, keypoint_scores=None):
     return Pose(score, keypoints, scores)
 
 
+def markers_of(poses, header=None, least=0.1, deviations=False):
+    placed = on_plane(CAMERA, poses, 2.0, deviations=deviations)
+    return pose_markers(header or Header(), poses, placed, 0.3, least)
+
+
 def of(markers, namespace):
     return [marker for marker in markers.markers if marker.ns == namespace]
 
 
-def test_points_project_back_onto_their_pixels():
-    pixels = np.array([[0.0, 0.0], [320.0, 240.0], [639.0, 479.0], [-50.0, 700.0]])
-    projection = np.array(INFO.p).reshape(3, 4)
-    for pixel, point in zip(pixels, PLANE.points(pixels), strict=True):
-        assert point.z == 2.0
-        u, v, w = projection @ (point.x, point.y, point.z, 1)
-        assert (u / w, v / w) == pytest.approx(tuple(pixel))
-
-
-def test_image_scaled_since_calibration_looks_the_same_way():
-    (half,) = PixelPlane.of_camera(INFO, 320, 240, 2.0).points(np.array([[100.0, 50.0]]))
-    (full,) = PLANE.points(np.array([[200.0, 100.0]]))
-    assert (half.x, half.y) == pytest.approx((full.x, full.y))
-
-
-@pytest.mark.parametrize('binning', [1, 2])
-def test_window_of_the_sensor_is_where_it_is(binning):
-    """A pixel of the window is the pixel of the whole image that it was cut from."""
-    roi = RegionOfInterest(x_offset=240, y_offset=100, width=320, height=240)
-    info = CameraInfo(width=640, height=480, p=INFO.p, roi=roi, binning_x=binning)
-    plane = PixelPlane.of_camera(info, 320 // binning, 240 // binning, 2.0)
-    (found,) = plane.points(np.array([[100.0, 60.0]]) / binning)
-    (expected,) = PLANE.points(np.array([[340.0, 160.0]]))
-    assert (found.x, found.y) == pytest.approx((expected.x, expected.y))
-
-
-def test_right_camera_of_a_stereo_pair_is_beside_the_left():
-    projection = list(INFO.p)
-    projection[3], projection[7] = -60.0, 12.0  # 0.1 m to the right
-    info = CameraInfo(width=640, height=480, p=projection)
-    pixels = np.array([[100.0, 50.0], [320.0, 240.0]])
-    for scale in (1, 2):
-        plane = PixelPlane.of_camera(info, 640 // scale, 480 // scale, 3.0)
-        for pixel, point in zip(pixels, plane.points(pixels / scale), strict=True):
-            u, v, w = np.array(projection).reshape(3, 4) @ (point.x, point.y, point.z, 1)
-            assert (u / w, v / w) == pytest.approx(tuple(pixel))
+def test_points_on_a_plane_project_back_onto_their_pixels():
+    (placed,) = on_plane(CAMERA, [person()], 2.0)
+    assert np.allclose(placed.points[:, 2], 2.0)
+    assert np.allclose(CAMERA.project(placed.points), person().keypoints)
 
 
 def test_mirrored_pixels_are_where_people_are():
-    pixels = np.array([[100.0, 50.0], [600.0, 300.0]])
-    mirrored = np.stack([639 - pixels[:, 0], pixels[:, 1]], axis=1)
-    for found, expected in zip(
-        PLANE.mirrored(640).points(mirrored), PLANE.points(pixels), strict=True
-    ):
-        assert (found.x, found.y, found.z) == pytest.approx((expected.x, expected.y, expected.z))
+    mirrored = person().keypoints.copy()
+    mirrored[:, 0] = 639 - mirrored[:, 0]
+    flipped = Pose(0.9, mirrored, np.full(17, 0.9))
+    (found,) = on_plane(CAMERA, [flipped], 2.0, flipped=True)
+    (expected,) = on_plane(CAMERA, [person()], 2.0)
+    assert np.allclose(found.points, expected.points)
 
 
-def test_unrectified_camera_falls_back_to_its_own_matrix():
-    info = CameraInfo(width=640, height=480, k=INFO.k)
-    plane = PixelPlane.of_camera(info, 640, 480, 1.0)
-    assert (plane.focal_x, plane.focal_y, plane.centre_x, plane.centre_y) == (500, 510, 310, 250)
+def test_markers_of_a_raw_image_count_the_lens_in():
+    lens = CameraModel(640, 480, 600.0, 600.0, 320.0, 240.0, 'plumb_bob', (-0.3, 0.1, 0.0, 0.0))
+    (placed,) = on_plane(lens, [person()], 2.0)
+    inside = (person().keypoints < (640, 480)).all(axis=1)
+    assert np.allclose(lens.project(placed.points)[inside], person().keypoints[inside], atol=0.01)
+    assert not np.allclose(placed.points, on_plane(CAMERA, [person()], 2.0)[0].points, atol=0.01)
 
 
-def test_calibration_of_zeros_is_none():
-    assert calibrated(INFO)
-    assert calibrated(CameraInfo(k=INFO.k))
-    assert not calibrated(CameraInfo())
-    assert not calibrated(None)
+def lifted(**values):
+    points = np.stack([np.arange(17) / 10, np.arange(17) / 20, np.full(17, 3.0)], -1)
+    fields = {
+        'score': 0.9, 'track_id': 4, 'points': points, 'states': np.full(17, MEASURED, np.uint8),
+        'deviations_along': np.full(17, 0.1), 'deviations_across': np.full(17, 0.02),
+        'torso': np.array([0.0, 0.0, 3.04]), 'torso_state': MEASURED,
+        'torso_deviation_along': 0.1, 'torso_deviation_across': 0.02,
+        'heading': np.eye(3), 'heading_deviation': 0.1,
+    }  # fmt: skip
+    return Pose3D(**{**fields, **values})
 
 
-def test_plane_without_calibration_has_the_width_asked_for():
-    plane = PixelPlane.uncalibrated(641, 481, distance=3.0, plane_width=2.0)
-    left, right, middle = plane.points(np.array([[0.0, 240.0], [641.0, 240.0], [320.0, 240.0]]))
-    assert right.x - left.x == pytest.approx(2.0)
-    assert (middle.x, middle.y, middle.z) == pytest.approx((0, 0, 3))
+def test_people_in_space_are_where_they_are_and_what_is_unknown_is_not_drawn():
+    points = lifted().points
+    points[9] = np.nan
+    placed = in_space(CAMERA, [person()], [lifted(points=points)], deviations=True)
+    markers = pose_markers(Header(), [person()], placed, 0.3, 0.1)
+    (joints,) = of(markers, 'joints')
+    assert [(p.x, p.y, p.z) for p in joints.points] == [
+        pytest.approx(tuple(point)) for i, point in enumerate(points) if i != 9
+    ]
+    assert of(markers, 'label')[0].text == '1: 0.90, 3.0 m'
+    assert joints.color.a == 1.0
+    (lines,) = of(markers, 'deviations')
+    ends = np.array([(p.x, p.y, p.z) for p in lines.points]).reshape(16, 2, 3)
+    assert np.allclose(np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1), 0.2)
+    assert np.allclose(ends.mean(axis=1), np.delete(points, 9, axis=0))
+
+
+def test_guessed_people_are_pale_and_at_their_distance():
+    guess = lifted(
+        points=np.full((17, 3), np.nan), states=np.zeros(17, np.uint8), torso_state=GUESSED
+    )
+    placed = in_space(CAMERA, [person()], [guess])
+    markers = pose_markers(Header(), [person()], placed, 0.3, 0.1)
+    (joints,) = of(markers, 'joints')
+    assert {point.z for point in joints.points} == {3.04}
+    assert joints.color.a < 0.5
+    assert of(markers, 'label')[0].text == '1: 0.90, about 3.0 m'
+
+
+def test_people_of_whom_nothing_is_known_are_not_drawn():
+    placed = in_space(None, [person()], [unplaced(person())])
+    (only,) = pose_markers(Header(), [person()], placed, 0.3, 0.1).markers
+    assert only.action == Marker.DELETEALL
 
 
 def test_each_person_has_joints_bones_and_a_label_with_its_number():
     header = Header(frame_id='camera')
-    markers = pose_markers(header, [person(), person(0.8)], PLANE, 0.3, 0.15)
+    markers = markers_of([person(), person(0.8)], header, 0.15)
     assert markers.markers[0].action == Marker.DELETEALL
     for namespace in ('joints', 'bones', 'label'):
         assert [marker.id for marker in of(markers, namespace)] == [0, 1]
@@ -109,7 +111,7 @@ def test_each_person_has_joints_bones_and_a_label_with_its_number():
 def test_low_scores_are_left_out_and_people_keep_their_number():
     scores = np.full(17, 0.9)
     scores[5] = 0.1  # left shoulder: four bones end there
-    markers = pose_markers(Header(), [person(0.1), person(0.9, scores)], PLANE, 0.3, 0.15)
+    markers = markers_of([person(0.1), person(0.9, scores)], least=0.15)
     (joints,), (bones,) = of(markers, 'joints'), of(markers, 'bones')
     assert joints.id == 1
     assert len(joints.points) == 16
@@ -120,38 +122,16 @@ def test_deviations_are_circles_around_the_joints_that_are_shown():
     scores = np.full(17, 0.9)
     scores[5:] = 0.1
     pose = Pose(0.9, person().keypoints, scores, np.arange(1.0, 18.0))
-    (circles,) = of(pose_markers(Header(), [pose], PLANE, 0.3, 0.1, deviations=True), 'deviations')
-    pixels = PLANE.focal_x * np.array([(p.x, p.y) for p in circles.points]) / PLANE.distance
-    pixels = np.add(pixels, (PLANE.centre_x, PLANE.centre_y)).reshape(5, -1, 2)
+    (circles,) = of(markers_of([pose], deviations=True), 'deviations')
+    pixels = CAMERA.project(np.array([(p.x, p.y, p.z) for p in circles.points])).reshape(5, -1, 2)
     for ring, centre, radius in zip(pixels, pose.keypoints, pose.keypoint_deviations, strict=False):
         assert np.linalg.norm(ring - centre, axis=1) == pytest.approx(radius)
-    assert of(pose_markers(Header(), [pose], PLANE, 0.3, 0.1), 'deviations') == []
+    assert of(markers_of([pose]), 'deviations') == []
 
 
 def test_no_people_remove_the_old_markers():
-    (only,) = pose_markers(Header(), [], PLANE, 0.3, 0.15).markers
+    (only,) = markers_of([]).markers
     assert only.action == Marker.DELETEALL
-
-
-def test_zeros_are_no_calibration_at_all():
-    assert not has_values(CameraInfo()) and not calibrated(CameraInfo())
-    assert not calibrated(None)
-    for name in ('p', 'k'):
-        values = [0.0] * len(getattr(CameraInfo(), name))
-        values[0] = 500.0
-        info = CameraInfo(**{name: values})
-        assert has_values(info) and not calibrated(info)  # without a vertical focal length
-
-
-@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf, 1e9])
-def test_calibration_of_impossible_values_is_none(value):
-    assert calibrated(INFO)
-    for name in ('p', 'k'):
-        values = list(getattr(INFO, name))
-        values[2] = value
-        info = CameraInfo(p=INFO.p, k=INFO.k)
-        setattr(info, name, values)
-        assert has_values(info) and not calibrated(info)
 
 
 def test_markers_are_removed_by_one_that_says_so():

@@ -1,4 +1,4 @@
-"""Compiles the loops of core ahead of the first model, into the cache on disk."""
+"""Compiles all loops ahead of the first image, into the cache on disk."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from posenet_ros.core.heads import HEADS, Heads, check_heads
 from posenet_ros.core.preprocess import preprocess
 from posenet_ros.core.smooth import PoseSmoother
 from posenet_ros.core.track import PoseTracker
+from posenet_ros.io.depth_image import fill_from_rvl
+from posenet_ros.space.camera_model import CameraModel
+from posenet_ros.space.lift import PoseLifter
 
 
 def compile_loops() -> None:
@@ -26,6 +29,7 @@ def compile_loops() -> None:
     letterbox.to_image(single_pose_arrays(heads.heatmap_scores, heads.offsets, 16, False).keypoints)
     check_poses(multiple_pose_arrays(heads, 16, 5, 0.0, 20, False), 33, 33)
     compile_tracking()
+    compile_lifting()
 
 
 def compile_tracking() -> None:
@@ -34,3 +38,10 @@ def compile_tracking() -> None:
     poses = [Pose(1.0, np.eye(17, 2) + place, np.ones(17), np.ones(17)) for place in (0.0, 9.0)]
     for stamp in (0.0, 0.1, 0.2):
         smoother.update(tracker.update(poses, stamp), stamp)
+
+
+def compile_lifting() -> None:
+    """Runs each loop that places people in space once. Takes ten seconds the first time."""
+    pose = Pose(1.0, np.eye(17, 2), np.ones(17), np.ones(17))
+    PoseLifter(CameraModel(64, 48, 50.0, 50.0, 32.0, 24.0)).lift([pose], np.ones((48, 64)))
+    fill_from_rvl(np.zeros(1, np.uint32), np.zeros(1, np.uint16))

@@ -1,0 +1,122 @@
+"""Poses and the depth images of the same moment: each waits for the other, and never for long."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+Item = TypeVar('Item')
+
+MOST_DEPTHS = 8  # of a camera, that are kept
+MOST_ITEMS = 100  # of a camera, that wait; more would be seconds
+NANOSECONDS = 1_000_000_000
+
+
+class Depth(NamedTuple):
+    """A depth image that came."""
+
+    stamp: int  # nanoseconds
+    message: bytes  # serialised
+
+
+class Paired(NamedTuple, Generic[Item]):
+    """An item, and the depth image of its moment; None if none came in time."""
+
+    item: Item
+    depth: Depth | None
+
+
+@dataclass
+class _Waiting(Generic[Item]):
+    item: Item
+    stamp: int
+    deadline: float
+
+
+class Pairing(Generic[Item]):
+    """Gives each item the depth image whose stamp is nearest, in the order of the items.
+
+    An item is ready when a depth image as new as it, or newer, has come; or at its deadline.
+
+    Args:
+        slop: most seconds between an item and its depth image.
+        wait: most seconds that an item waits.
+        clock: that seconds are counted by.
+    """
+
+    def __init__(
+        self, slop: float, wait: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._slop = round(slop * NANOSECONDS)
+        self._wait = wait
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._waiting: dict[str, deque[_Waiting[Item]]] = {}
+        self._depths: dict[str, deque[Depth]] = {}
+        self._closed = False
+
+    def put(self, camera: str, stamp: int, item: Item) -> bool:
+        """Adds an item, with its stamp in nanoseconds. Returns whether the oldest was lost."""
+        with self._changed:
+            waiting = self._waiting.setdefault(camera, deque())
+            waiting.append(_Waiting(item, stamp, self._clock() + self._wait))
+            lost = len(waiting) > MOST_ITEMS
+            if lost:
+                waiting.popleft()
+            self._changed.notify()
+            return lost
+
+    def put_depth(self, camera: str, stamp: int, message: bytes) -> None:
+        """Adds a depth image. Where stamps begin again, as those of a bag do, earlier ones go."""
+        with self._changed:
+            depths = self._depths.setdefault(camera, deque(maxlen=MOST_DEPTHS))
+            if depths and stamp < depths[-1].stamp - NANOSECONDS:
+                depths.clear()
+            depths.append(Depth(stamp, message))
+            self._changed.notify()
+
+    def take(self, most: int | None = None) -> dict[str, Paired[Item]] | None:
+        """Waits for items that are ready, and takes one of each camera; None once closed."""
+        with self._changed:
+            while not self._closed:
+                now = self._clock()
+                ready = [
+                    camera
+                    for camera, waiting in self._waiting.items()
+                    if waiting and self._ready(camera, waiting[0], now)
+                ]
+                if ready:
+                    return {camera: self._pair(camera) for camera in ready[:most]}
+                deadlines = [waiting[0].deadline for waiting in self._waiting.values() if waiting]
+                self._changed.wait(min(deadlines) - now if deadlines else None)
+            return None
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        with self._changed:
+            self._waiting, self._depths = {}, {}
+
+    def close(self) -> None:
+        """Makes every take() return None."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _ready(self, camera: str, waiting: _Waiting[Item], now: float) -> bool:
+        depths = self._depths.get(camera)
+        return now >= waiting.deadline or bool(depths and depths[-1].stamp >= waiting.stamp)
+
+    def _pair(self, camera: str) -> Paired[Item]:
+        waiting = self._waiting[camera].popleft()
+        nearest = min(
+            self._depths.get(camera, ()),
+            key=lambda depth: abs(depth.stamp - waiting.stamp),
+            default=None,
+        )
+        if nearest is None or abs(nearest.stamp - waiting.stamp) > self._slop:
+            return Paired(waiting.item, None)
+        return Paired(waiting.item, nearest)
