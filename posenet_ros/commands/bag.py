@@ -27,7 +27,9 @@ from posenet_ros.stream import PoseStream
 
 EXAMPLES = """examples:
   posenet bag recorded/ with_poses/
-  posenet bag recorded.mcap with_poses/ --node --topic /camera/image_raw --annotated"""
+  posenet bag recorded.mcap with_poses/ --node --topic /camera/image_raw --annotated
+  posenet bag recorded/ in_space/ --node --topic /camera/color/image_raw \\
+    --depth /camera/aligned_depth_to_color/image_raw"""
 
 
 def add_parser(commands: Any) -> None:
@@ -49,6 +51,15 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         '--storage', choices=('mcap', 'sqlite3'), default='mcap', help='its format (mcap)'
+    )
+    parser.add_argument(
+        '--depth',
+        metavar='TOPIC',
+        help='also write people in metres on TOPIC/poses_3d, with these depth images, which are '
+        'registered to the images',
+    )
+    parser.add_argument(
+        '--size', action='store_true', help='likewise, by the usual size of people alone'
     )
     add_estimation_options(parser)
     add_video_options(parser)
@@ -88,6 +99,8 @@ def run(options: argparse.Namespace) -> None:
             annotated=options.annotated,
             flipped=decoder.flip_horizontal,
             storage=options.storage,
+            lift=options.size or options.depth is not None,
+            depth=options.depth,
             progress=with_progress,
             problem=problems.add,
             note=problems.warn,

@@ -27,6 +27,7 @@ from posenet_ros.core.decode import Pose
 from posenet_ros.core.keypoints import SNAKE_CASE_NAMES
 from posenet_ros.errors import ImageError, PoseNetError
 from posenet_ros.io.bag_file import Bag, Record, Topic
+from posenet_ros.io.bag_space import BagSpace, Placed
 from posenet_ros.io.draw import draw_poses
 from posenet_ros.io.image_message import (
     compressed_to_rgb,
@@ -35,6 +36,8 @@ from posenet_ros.io.image_message import (
     no_picture,
     stamp_seconds,
 )
+from posenet_ros.space.lift import Pose3D
+from posenet_ros.space.pairing import NANOSECONDS
 
 IMAGE_TYPE = 'sensor_msgs/msg/Image'
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
@@ -53,6 +56,14 @@ DEFINITIONS = {
     'Keypoint[17] keypoints',
     'posenet_ros/msg/PoseArray': 'std_msgs/Header header\nuint32 image_width\nuint32 image_height\n'
     'PersonPose[] poses',
+    'posenet_ros/msg/Keypoint3D': 'uint8 UNKNOWN=0\nuint8 MEASURED=1\nuint8 INFERRED=2\n'
+    'uint8 id\nuint8 state\nfloat32 x\nfloat32 y\nfloat32 z\nfloat32 deviation_along\n'
+    'float32 deviation_across',
+    'posenet_ros/msg/PersonPose3D': 'int32 track_id\nfloat32 score\nuint8 UNKNOWN=0\n'
+    'uint8 MEASURED=1\nuint8 INFERRED=2\nuint8 GUESSED=3\nuint8 torso_state\n'
+    'geometry_msgs/PoseWithCovariance torso\nbool heading_known\nKeypoint3D[17] keypoints',
+    'posenet_ros/msg/PoseArray3D': 'std_msgs/Header header\n'
+    'builtin_interfaces/Time depth_stamp\nPersonPose3D[] poses',
 }
 
 
@@ -140,6 +151,42 @@ class PoseBagWriter:
         )
         self._write(topic, time, message)
 
+    def write_people(self, placed: Placed) -> None:
+        """Adds a PoseArray3D on TOPIC/poses_3d, at the image's time in the bag."""
+        types = self._store.types
+        seconds, nanoseconds = divmod(placed.depth_stamp, NANOSECONDS)
+        message = types['posenet_ros/msg/PoseArray3D'](
+            header=placed.header,
+            depth_stamp=types['builtin_interfaces/msg/Time'](sec=seconds, nanosec=nanoseconds),
+            poses=[self._person(person) for person in placed.people],
+        )
+        self._write(f'{placed.topic}/poses_3d', placed.time, message)
+
+    def _person(self, person: Pose3D) -> Any:
+        types = self._store.types
+        (x, y, z), (a, b, c, w) = person.torso.tolist(), person.orientation()
+        torso = types['geometry_msgs/msg/PoseWithCovariance'](
+            pose=types['geometry_msgs/msg/Pose'](
+                position=types['geometry_msgs/msg/Point'](x=x, y=y, z=z),
+                orientation=types['geometry_msgs/msg/Quaternion'](x=a, y=b, z=c, w=w),
+            ),
+            covariance=person.covariance().reshape(-1),
+        )
+        return types['posenet_ros/msg/PersonPose3D'](
+            track_id=person.track_id,
+            score=person.score,
+            torso_state=person.torso_state,
+            torso=torso,
+            heading_known=person.heading_known,
+            keypoints=[
+                types['posenet_ros/msg/Keypoint3D'](
+                    id=index, state=state, x=x, y=y, z=z, deviation_along=along,
+                    deviation_across=across,
+                )
+                for index, (state, (x, y, z), along, across) in enumerate(person.rows())
+            ],
+        )  # fmt: skip
+
     def write_image(self, topic: str, time: int, header: Any, image: np.ndarray) -> None:
         """Adds an Image of uint8 RGB."""
         height, width = image.shape[:2]
@@ -190,6 +237,8 @@ def add_poses(
     annotated: bool = False,
     flipped: bool = False,
     storage: str = 'mcap',
+    lift: bool = False,
+    depth: str | None = None,
     progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
     problem: Callable[[str], None] = logger.warning,
     note: Callable[[str], None] = logger.info,
@@ -208,6 +257,8 @@ def add_poses(
         annotated: also write drawn images.
         flipped: the poses are those of the mirrored image, which is what is drawn on.
         storage: of the new bag, mcap or sqlite3.
+        lift: also place people in space: a PoseArray3D on TOPIC/poses_3d.
+        depth: topic of the depth images for that; None: by the usual size of people.
         progress: wraps the messages, given their number.
         problem: called with what cannot be read, and why.
         note: called with what is left out, and is no problem: topics of depth images.
@@ -224,7 +275,8 @@ def add_poses(
         if not topics:
             chosen = list(_of_pictures(bag, chosen, note))
         # Its first image is looked at before anything is written.
-        images = _images(bag, chosen, source, problem, counts)
+        space = BagSpace(bag, chosen, depth, flipped, _message, problem) if lift else None
+        images = _images(bag, chosen, source, problem, counts, space)
         with PoseBagWriter(target, storage) as writer:
             total = sum(bag.topics[topic] for topic in chosen)
             for topic, time, message, image in progress(images, total):
@@ -234,11 +286,18 @@ def add_poses(
                 height, width = image.shape[:2]
                 name = f'{topic.name}/poses'
                 writer.write_poses(name, time, message.header, width, height, poses)
+                if space is not None:
+                    space.add(topic.name, time, message.header, width, height, poses)
+                    for placed in space.ready():
+                        writer.write_people(placed)
                 if annotated:
                     canvas = np.empty(image.shape, np.uint8)
                     copy_rgb(image[:, ::-1] if flipped else image, canvas)
                     draw_poses(canvas, poses)
                     writer.write_image(f'{topic.name}/annotated', time, message.header, canvas)
+            if space is not None:
+                for placed in space.ready(everything=True):
+                    writer.write_people(placed)
             if counts['images'] == 0:
                 raise PoseNetError(
                     f'no image of {source} could be read, of {counts["broken"]} on '
@@ -335,11 +394,22 @@ def _images(
     source: Path,
     problem: Callable[[str], None],
     counts: dict[str, int],
+    space: BagSpace | None,
 ) -> Iterator[tuple[Topic, int, Any, np.ndarray]]:
-    """The images that can be read, with their topic, time and message; counts the broken ones."""
+    """The images that can be read, with their topic, time and message; counts the broken ones.
+
+    What `space` wants to see goes there.
+    """
     told = _Limited(problem)
     read = 0
-    for record in bag.records(topics):
+    others = [] if space is None else space.topics
+    for record in bag.records([*topics, *others]):
+        if space is not None and record.topic in others:
+            try:
+                space.see(record.topic, record.time, _message(record))
+            except ImageError as error:
+                told.add(record.topic, error)
+            continue
         read += 1
         try:
             message = _message(record)

@@ -24,7 +24,7 @@ from visualization_msgs.msg import MarkerArray
 from posenet_ros.config import MAX_IMAGE_PIXELS
 from posenet_ros.core.closeups import Closeup
 from posenet_ros.core.decode import Pose
-from posenet_ros.errors import CalibrationError, printable
+from posenet_ros.errors import printable
 from posenet_ros.io.draw import draw_closeups, draw_poses
 from posenet_ros.io.image_message import (
     FOR_CV_BRIDGE,
@@ -33,6 +33,7 @@ from posenet_ros.io.image_message import (
     copy_rgb,
     image_to_rgb,
 )
+from posenet_ros.io.placing import Placer, is_rectified
 from posenet_ros.msg import PoseArray, PoseArray3D
 from posenet_ros.ros.log import WARN_PERIOD_SECONDS
 from posenet_ros.ros.markers import Placed, no_markers, on_plane, pose_markers
@@ -95,16 +96,17 @@ class Camera:
         self.statistics = CameraStatistics()
         self._node = node
         self._lazy = lazy
-        self.max_pixels = max_pixels
+        self._max_pixels = max_pixels
         self.lift = lift
         self.depth_is_compressed = depth is not None and depth.compressed
         self.has_depth = depth is not None
         self._depth_topics = depth
         self._on_depth: Callable[[Camera, Received], None] | None = None
         self._depth_subscriptions: list[Subscription[Any]] = []
-        self._depth_info: CameraInfo | None = None
-        self._lens = lens
-        self._model: tuple[CameraInfo, int, int, CameraModel | None] | None = None
+        if lens == 'auto':
+            resolved = node.resolve_topic_name(topics.image)
+            lens = 'rectified' if is_rectified(topics.image) or is_rectified(resolved) else 'raw'
+        self.placer = Placer(lens == 'rectified', self._warn_of_calibration, max_pixels)
         self._compressed = topics.image_type == COMPRESSED_TYPE
         if self._compressed:
             for module in ('cv2', 'PIL.PngImagePlugin'):  # now, not while the first image waits
@@ -113,7 +115,6 @@ class Camera:
         self._on_image: Callable[[Camera, Received], None] | None = None
         self._subscriptions: list[Subscription[Any]] = []
         self._image_topic, self._camera_info_topic = topics.image, topics.camera_info
-        self._camera_info: CameraInfo | None = None
         # Reused for the next drawing: page faults of new memory cost more than the drawing.
         self._drawing: Image | None = None
         self._frame_id = ''
@@ -233,7 +234,7 @@ class Camera:
         assert topics is not None
 
         def receive_info(info: CameraInfo) -> None:
-            self._depth_info = info
+            self.placer.depth_info = info
 
         subscriptions, self._subscriptions = self._subscriptions, self._depth_subscriptions
         try:
@@ -253,7 +254,7 @@ class Camera:
         """
         if self._compressed:
             picture = read_compressed_image(received)
-            return picture.header, compressed_to_rgb(picture, self._damaged, self.max_pixels)
+            return picture.header, compressed_to_rgb(picture, self._damaged, self._max_pixels)
         message = read_image(received)
         bridge = cv_bridge() if message.encoding in FOR_CV_BRIDGE else None
         return message.header, image_to_rgb(message, bridge)
@@ -362,41 +363,7 @@ class Camera:
 
     def model(self, width: int, height: int) -> CameraModel | None:
         """What is known of the lens, for images of this size; None without a calibration."""
-        info = self._camera_info
-        if info is None:
-            return None
-        known = self._model
-        if known is None or known[1:3] != (width, height) or not _same_lens(known[0], info):
-            known = info, width, height, self._model_of(info, width, height)
-            self._model = known
-        return known[3]
-
-    def _model_of(self, info: CameraInfo, width: int, height: int) -> CameraModel | None:
-        try:
-            return CameraModel.of_info(info, width, height, self._rectified)
-        except CalibrationError as error:
-            self._node.get_logger().warning(
-                f'{self._camera_info_topic}: {error}; people are placed as without a calibration'
-            )
-            return None
-
-    def depth_model(self, width: int, height: int) -> CameraModel | None:
-        """The lens of depth images of this size; None without their own camera_info.
-
-        Raises:
-            CalibrationError: their camera_info cannot be used.
-        """
-        if self._depth_info is None:
-            return None
-        return CameraModel.of_info(self._depth_info, width, height, self._rectified)
-
-    @property
-    def _rectified(self) -> bool:
-        if self._lens == 'auto':
-            name = self.topics.image.removesuffix('/compressed').rpartition('/')[2]
-            resolved = self._image_topic.removesuffix('/compressed').rpartition('/')[2]
-            return 'rect' in name or 'rect' in resolved
-        return self._lens == 'rectified'
+        return self.placer.model(width, height)
 
     def clear_markers(self) -> None:
         """Removes the markers that rviz still shows."""
@@ -465,7 +432,12 @@ class Camera:
         return subscription.topic_name
 
     def _on_camera_info(self, info: CameraInfo) -> None:
-        self._camera_info = info
+        self.placer.info = info
+
+    def _warn_of_calibration(self, problem: str) -> None:
+        self._node.get_logger().warning(
+            f'{self._camera_info_topic}: {problem}; people are placed as without a calibration'
+        )
 
     def _warn_of_qos(self, topic: str, ours: QoSProfile) -> None:
         """Logs what the publishers offer, and what we request."""
@@ -486,15 +458,6 @@ class Camera:
 
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         timer = node.create_timer(QOS_WARNING_DELAY_SECONDS, warn, clock=steady)
-
-
-def _same_lens(info: CameraInfo, other: CameraInfo) -> bool:
-    """Whether two camera_info say the same of the lens."""
-    return info is other or all(
-        np.array_equal(getattr(info, name), getattr(other, name), equal_nan=name in 'kprd')
-        for name in ('width', 'height', 'k', 'p', 'r', 'd', 'binning_x', 'binning_y',
-                     'distortion_model', 'roi')
-    )  # fmt: skip
 
 
 def no_events() -> PublisherEventCallbacks:

@@ -17,8 +17,8 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from posenet_ros.core.decode import Pose
 from posenet_ros.core.keypoints import SKELETON
-from posenet_ros.core.preprocess import mirror
 from posenet_ros.io.draw import person_colour, person_number
+from posenet_ros.io.placing import upright
 from posenet_ros.space.camera_model import CameraModel
 from posenet_ros.space.lift import GUESSED, UNKNOWN, Pose3D
 
@@ -62,8 +62,8 @@ def on_plane(
         circles = np.zeros((17, 0, 3))
         if deviations:
             outlines = _circles(pixels, pose.keypoint_deviations)
-            circles = camera.points(upright(outlines, camera, flipped), distance)
-        placed.append(Placed(camera.points(upright(pixels, camera, flipped), distance), circles))
+            circles = camera.points(_as_taken(outlines, camera, flipped), distance)
+        placed.append(Placed(camera.points(_as_taken(pixels, camera, flipped), distance), circles))
     return placed
 
 
@@ -95,18 +95,10 @@ def in_space(
             words = '' if np.isnan(distance) else f', {distance:.1f} m'
             placed.append(Placed(person.points, lines, words))
             continue
-        pixels = upright(pose.keypoints, camera, flipped)
+        pixels = _as_taken(pose.keypoints, camera, flipped)
         points = camera.points(pixels, float(person.torso[2]))
         placed.append(Placed(points, distance=f', about {distance:.1f} m', alpha=GUESS_ALPHA))
     return placed
-
-
-def upright(pixels: np.ndarray, camera: CameraModel, flipped: bool) -> np.ndarray:
-    """Pixels of the image as the camera took it."""
-    if flipped:
-        pixels = pixels.copy()
-        mirror(pixels, camera.width)
-    return pixels
 
 
 def pose_markers(
@@ -171,6 +163,10 @@ def pose_markers(
 def no_markers(header: Header) -> MarkerArray:
     """Removes all markers."""
     return MarkerArray(markers=[Marker(header=header, action=Marker.DELETEALL)])
+
+
+def _as_taken(pixels: np.ndarray, camera: CameraModel, flipped: bool) -> np.ndarray:
+    return upright(pixels, camera.width) if flipped else pixels
 
 
 def _circles(centres: np.ndarray, radii: np.ndarray) -> np.ndarray:

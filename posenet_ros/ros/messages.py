@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -31,9 +30,6 @@ from posenet_ros.space.lift import Pose3D
 
 if TYPE_CHECKING:
     from posenet_ros.estimator import PoseNet
-
-
-LEAN = 0.15  # radians: standard deviation of a body's own axis
 
 
 def pose_array(header: Header, width: int, height: int, poses: Sequence[Pose]) -> PoseArray:
@@ -80,8 +76,11 @@ def pose_array_3d(header: Header, depth_stamp: int, people: Sequence[Pose3D]) ->
                 track_id=person.track_id,
                 score=person.score,
                 torso_state=person.torso_state,
-                torso=_torso(person),
-                heading_known=not math.isnan(person.heading_deviation),
+                torso=PoseWithCovariance(
+                    pose=_oriented(person, person.torso),
+                    covariance=person.covariance().reshape(-1),
+                ),
+                heading_known=person.heading_known,
                 keypoints=[
                     Keypoint3D(
                         id=index,
@@ -92,15 +91,7 @@ def pose_array_3d(header: Header, depth_stamp: int, people: Sequence[Pose3D]) ->
                         deviation_along=along,
                         deviation_across=across,
                     )
-                    for index, (state, (x, y, z), along, across) in enumerate(
-                        zip(
-                            person.states.tolist(),
-                            person.points.tolist(),
-                            person.deviations_along.tolist(),
-                            person.deviations_across.tolist(),
-                            strict=True,
-                        )
-                    )
+                    for index, (state, (x, y, z), along, across) in enumerate(person.rows())
                 ],
             )
             for person in people
@@ -121,9 +112,7 @@ def people_array(
     """
     return PositionArray(
         header=header,
-        poses=[
-            _oriented(person, place) for person, place in _places(people, min_pose_score, point)
-        ],
+        poses=[oriented for _, oriented in _places(people, min_pose_score, point)],
     )
 
 
@@ -132,10 +121,9 @@ def transforms(
 ) -> list[TransformStamped]:
     """A frame person_ID for everybody with an id whose place is known; as in people_array."""
     frames = []
-    for person, place in _places(people, min_pose_score, point):
+    for person, oriented in _places(people, min_pose_score, point):
         if person.track_id < 0:
             continue
-        oriented = _oriented(person, place)
         at = oriented.position
         frame = TransformStamped(header=header, child_frame_id=f'person_{person.track_id}')
         frame.transform.translation = Vector3(x=at.x, y=at.y, z=at.z)
@@ -146,62 +134,19 @@ def transforms(
 
 def _places(
     people: Sequence[Pose3D], min_pose_score: float, point: str
-) -> Iterator[tuple[Pose3D, np.ndarray]]:
+) -> Iterator[tuple[Pose3D, PositionAndHeading]]:
     for person in people:
-        place = person.torso
-        if point == 'feet':
-            ankles = person.points[15:]
-            known = ankles[np.isfinite(ankles).all(axis=1)]
-            place = known.mean(axis=0) if len(known) else place
+        place = person.point(point)
         if person.score >= min_pose_score and np.isfinite(place).all():
-            yield person, place
+            yield person, _oriented(person, place)
 
 
 def _oriented(person: Pose3D, place: np.ndarray) -> PositionAndHeading:
     x, y, z = place.tolist()
-    # Whose heading is not known faces the camera.
-    known = not math.isnan(person.heading_deviation)
-    axes = person.heading if known else np.array([[0.0, 1, 0], [0, 0, -1], [-1, 0, 0]])
-    return PositionAndHeading(position=Point(x=x, y=y, z=z), orientation=_quaternion(axes))
-
-
-def _torso(person: Pose3D) -> PoseWithCovariance:
-    """Position and heading of a torso. What is not known is NaN; a heading has pi instead."""
-    covariance = np.full((6, 6), np.nan)
-    if np.isfinite(person.torso).all():
-        covariance[:] = 0.0
-        ray = person.torso / np.linalg.norm(person.torso)
-        along, across = person.torso_deviation_along**2, person.torso_deviation_across**2
-        covariance[:3, :3] = across * np.eye(3) + (along - across) * np.outer(ray, ray)
-        covariance[3:, 3:] = math.pi**2 * np.eye(3)
-        if not math.isnan(person.heading_deviation):
-            # Around its own axis it is less sure than that axis is.
-            up, heading = person.heading[:, 2], person.heading_deviation**2
-            covariance[3:, 3:] = min(heading, LEAN**2) * np.eye(3)
-            covariance[3:, 3:] += max(heading - LEAN**2, 0.0) * np.outer(up, up)
-    return PoseWithCovariance(
-        pose=_oriented(person, person.torso), covariance=covariance.reshape(-1)
+    a, b, c, w = person.orientation()
+    return PositionAndHeading(
+        position=Point(x=x, y=y, z=z), orientation=Quaternion(x=a, y=b, z=c, w=w)
     )
-
-
-def _quaternion(axes: np.ndarray) -> Quaternion:
-    """A rotation matrix as a quaternion."""
-    # The largest component first, so that nothing small is divided by.
-    m = axes
-    squares = [
-        1 + m[0, 0] + m[1, 1] + m[2, 2],
-        1 + m[0, 0] - m[1, 1] - m[2, 2],
-        1 - m[0, 0] + m[1, 1] - m[2, 2],
-        1 - m[0, 0] - m[1, 1] + m[2, 2],
-    ]
-    largest = int(np.argmax(squares))
-    root = 2 * math.sqrt(squares[largest])
-    a, b, c = m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]
-    d, e, f = m[0, 1] + m[1, 0], m[0, 2] + m[2, 0], m[1, 2] + m[2, 1]
-    rows = ((root * root / 4, a, b, c), (a, root * root / 4, d, e), (b, d, root * root / 4, f),
-            (c, e, f, root * root / 4))  # fmt: skip
-    w, x, y, z = (float(value / root) for value in rows[largest])
-    return Quaternion(w=w, x=x, y=y, z=z)
 
 
 def image_message(header: Header, pixels: np.ndarray, encoding: str) -> Image:

@@ -9,7 +9,7 @@ Points are in the camera's optical frame (REP 103: x right, y down, z forward), 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,8 @@ from posenet_ros.space.surfaces import (
 )
 
 MILLIMETRE = 0.001
+LEAN = 0.15  # radians: standard deviation of a body's own axis
+FACING_THE_CAMERA = np.array([[0.0, 1, 0], [0, 0, -1], [-1, 0, 0]])
 # Of the standard deviation along the ray.
 SLANT = 0.5  # of the surface: metres deeper for each metre beside the keypoint
 LEAST_ACROSS = 0.004  # metres
@@ -73,6 +75,70 @@ class Pose3D:
     torso_deviation_across: float
     heading: np.ndarray
     heading_deviation: float
+
+    def rows(self) -> Iterator[tuple[int, tuple[float, float, float], float, float]]:
+        """State, point, and deviations along and across of each keypoint, as Python's numbers."""
+        return zip(
+            self.states.tolist(),
+            self.points.tolist(),
+            self.deviations_along.tolist(),
+            self.deviations_across.tolist(),
+            strict=True,
+        )
+
+    @property
+    def heading_known(self) -> bool:
+        """Whether the heading is."""
+        return not math.isnan(self.heading_deviation)
+
+    def point(self, name: str) -> np.ndarray:
+        """Where the person is: the torso, or the feet where an ankle is known. NaN for nowhere."""
+        ankles = self.points[15:]
+        known = ankles[np.isfinite(ankles).all(axis=1)]
+        return known.mean(axis=0) if name == 'feet' and len(known) else self.torso
+
+    def orientation(self) -> tuple[float, float, float, float]:
+        """The heading as a quaternion x, y, z, w; that of somebody who faces the camera if unknown.
+
+        It turns x into the person's forwards, y into the left, z into up.
+        """
+        return quaternion(self.heading if self.heading_known else FACING_THE_CAMERA)
+
+    def covariance(self) -> np.ndarray:
+        """Of torso and heading, (6, 6), as in geometry_msgs/PoseWithCovariance.
+
+        NaN for a place that is not known, and pi squared for a heading that is not.
+        """
+        covariance = np.full((6, 6), np.nan)
+        if not np.isfinite(self.torso).all():
+            return covariance
+        covariance[:] = 0.0
+        ray = self.torso / np.linalg.norm(self.torso)
+        along, across = self.torso_deviation_along**2, self.torso_deviation_across**2
+        covariance[:3, :3] = across * np.eye(3) + (along - across) * np.outer(ray, ray)
+        covariance[3:, 3:] = math.pi**2 * np.eye(3)
+        if self.heading_known:
+            # Around its own axis it is less sure than that axis is.
+            up, turn = self.heading[:, 2], self.heading_deviation**2
+            covariance[3:, 3:] = min(turn, LEAN**2) * np.eye(3)
+            covariance[3:, 3:] += max(turn - LEAN**2, 0.0) * np.outer(up, up)
+        return covariance
+
+
+def quaternion(axes: np.ndarray) -> tuple[float, float, float, float]:
+    """A rotation matrix as a quaternion x, y, z, w."""
+    (a, b, c), (d, e, f), (g, h, i) = axes.tolist()
+    # Each row is the quaternion times four times one of its parts: of the largest, nothing small
+    # is divided by.
+    rows = [
+        (1 + a - e - i, b + d, c + g, h - f),
+        (b + d, 1 - a + e - i, f + h, c - g),
+        (c + g, f + h, 1 - a - e + i, d - b),
+        (h - f, c - g, d - b, 1 + a + e + i),
+    ]
+    row = max(rows, key=lambda row: math.hypot(*row))
+    x, y, z, w = (part / math.hypot(*row) for part in row)
+    return x, y, z, w
 
 
 class PoseLifter:

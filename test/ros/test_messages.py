@@ -7,8 +7,8 @@ from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import Header
 
 from posenet_ros import Pose
-from posenet_ros.ros.messages import LEAN, people_array, pose_array, pose_array_3d, transforms
-from posenet_ros.space.lift import GUESSED, INFERRED, MEASURED, UNKNOWN, Pose3D, unplaced
+from posenet_ros.ros.messages import people_array, pose_array, pose_array_3d, transforms
+from posenet_ros.space.lift import GUESSED, INFERRED, LEAN, MEASURED, UNKNOWN, Pose3D, unplaced
 
 
 def test_pose_array_has_every_number_of_every_pose():

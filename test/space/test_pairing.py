@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from posenet_ros.ros.pairing import MOST_DEPTHS, MOST_ITEMS, Pairing
+from posenet_ros.space.pairing import MOST_DEPTHS, MOST_ITEMS, Pairing
 
 MS = 1_000_000
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 Item = TypeVar('Item')
 
@@ -20,7 +21,7 @@ class Depth(NamedTuple):
     """A depth image that came."""
 
     stamp: int  # nanoseconds
-    message: bytes  # serialised
+    message: Any
 
 
 class Paired(NamedTuple, Generic[Item]):
@@ -70,7 +71,7 @@ class Pairing(Generic[Item]):
             self._changed.notify()
             return lost
 
-    def put_depth(self, camera: str, stamp: int, message: bytes) -> None:
+    def put_depth(self, camera: str, stamp: int, message: Any) -> None:
         """Adds a depth image. Where stamps begin again, as those of a bag do, earlier ones go."""
         with self._changed:
             depths = self._depths.setdefault(camera, deque(maxlen=MOST_DEPTHS))
@@ -84,16 +85,23 @@ class Pairing(Generic[Item]):
         with self._changed:
             while not self._closed:
                 now = self._clock()
-                ready = [
-                    camera
-                    for camera, waiting in self._waiting.items()
-                    if waiting and self._ready(camera, waiting[0], now)
-                ]
+                ready = self._ready_at(now)
                 if ready:
                     return {camera: self._pair(camera) for camera in ready[:most]}
                 deadlines = [waiting[0].deadline for waiting in self._waiting.values() if waiting]
                 self._changed.wait(min(deadlines) - now if deadlines else None)
             return None
+
+    def ready(self, everything: bool = False) -> Iterator[tuple[str, Paired[Item]]]:
+        """What is ready now, without waiting: for a recording, whose own time is the clock.
+
+        Args:
+            everything: whatever else waits, too.
+        """
+        with self._changed:
+            while ready := self._ready_at(math.inf if everything else self._clock()):
+                for camera in ready:
+                    yield camera, self._pair(camera)
 
     def clear(self) -> None:
         """Forgets everything."""
@@ -105,6 +113,14 @@ class Pairing(Generic[Item]):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def _ready_at(self, now: float) -> list[str]:
+        """Cameras whose oldest item is ready."""
+        return [
+            camera
+            for camera, waiting in self._waiting.items()
+            if waiting and self._ready(camera, waiting[0], now)
+        ]
 
     def _ready(self, camera: str, waiting: _Waiting[Item], now: float) -> bool:
         depths = self._depths.get(camera)

@@ -1,0 +1,137 @@
+"""The people of one camera's images in space: from messages of its lens and of its depth images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from posenet_ros.config import MAX_IMAGE_PIXELS
+from posenet_ros.core.decode import Pose
+from posenet_ros.core.preprocess import mirror
+from posenet_ros.errors import CalibrationError, ImageError, quoted
+from posenet_ros.io.depth_image import compressed_depth_of, depth_of
+from posenet_ros.space.camera_model import CameraModel
+from posenet_ros.space.lift import Pose3D, PoseLifter, unplaced
+
+REGISTER = (
+    "Launch depth_image_proc's register node, or the driver's own (realsense2_camera: "
+    'align_depth.enable:=true), and choose the topic of that'
+)
+# The fields of a camera_info that say something of the lens.
+LENS = ('width', 'height', 'k', 'p', 'r', 'd', 'distortion_model', 'binning_x', 'binning_y', 'roi',
+        'K', 'P', 'R', 'D')  # fmt: skip
+
+
+class Placer:
+    """What is known of a camera.
+
+    Attributes:
+        info: its newest sensor_msgs/CameraInfo; None before the first.
+        depth_info: that of its depth images.
+
+    Args:
+        rectified: whether its images are; see CameraModel.of_info.
+        problem: called with what is wrong with a calibration, once for each.
+        max_pixels: of a compressed depth image.
+    """
+
+    def __init__(
+        self,
+        rectified: bool,
+        problem: Callable[[str], None],
+        max_pixels: int = MAX_IMAGE_PIXELS,
+    ) -> None:
+        self.info: Any = None
+        self.depth_info: Any = None
+        self._rectified = rectified
+        self._problem = problem
+        self._max_pixels = max_pixels
+        self._known: tuple[Any, int, int, CameraModel | None] | None = None
+
+    def model(self, width: int, height: int) -> CameraModel | None:
+        """The lens, for images of this size; None without a calibration that can be used."""
+        info = self.info
+        if info is None:
+            return None
+        known = self._known
+        if known is None or known[1:3] != (width, height) or not _same_lens(known[0], info):
+            model = None
+            try:
+                model = CameraModel.of_info(info, width, height, self._rectified)
+            except CalibrationError as error:
+                self._problem(str(error))
+            known = self._known = info, width, height, model
+        return known[3]
+
+    def place(
+        self,
+        frame_id: str,
+        width: int,
+        height: int,
+        poses: Sequence[Pose],
+        depth: Any = None,
+        flipped: bool = False,
+    ) -> list[Pose3D]:
+        """People in space, in the order of the poses; unplaced without a calibration.
+
+        Args:
+            frame_id: of the image.
+            width: of the image, in pixels.
+            height: of the image, in pixels.
+            poses: in pixels of the image.
+            depth: a sensor_msgs/Image, or a CompressedImage, of the same moment; None: by the usual
+                size of people.
+            flipped: x of the poses is mirrored.
+
+        Raises:
+            ImageError, CalibrationError: the depth image cannot be used.
+        """
+        model = self.model(width, height)
+        if model is None:
+            return [unplaced(pose) for pose in poses]
+        if flipped:
+            poses = [replace(pose, keypoints=upright(pose.keypoints, width)) for pose in poses]
+        if depth is None:
+            return PoseLifter(model).lift(poses)
+        if depth.header.frame_id != frame_id:
+            raise ImageError(
+                f'it is in the frame {quoted(depth.header.frame_id)}, and the images are in '
+                f'{quoted(frame_id)}: it is not registered to them. {REGISTER}'
+            )
+        if hasattr(depth, 'format'):
+            image = compressed_depth_of(depth, self._max_pixels)
+        else:
+            image = depth_of(depth)
+        depth_model = None
+        rows, columns = image.depth.shape
+        if (rows, columns) != (height, width) and self.depth_info is not None:
+            depth_model = CameraModel.of_info(self.depth_info, columns, rows, self._rectified)
+        return PoseLifter(model, depth_model).lift(poses, image.depth, image.metres)
+
+
+def upright(pixels: np.ndarray, width: int) -> np.ndarray:
+    """Pixels of a mirrored image as the camera took it."""
+    pixels = pixels.copy()
+    mirror(pixels, width)
+    return pixels
+
+
+def is_rectified(topic: str) -> bool:
+    """Whether a topic's name says that its images are rectified: image_rect, image_rect_color."""
+    return 'rect' in topic.removesuffix('/compressed').rpartition('/')[2]
+
+
+def _same_lens(info: Any, other: Any) -> bool:
+    """Whether two camera_infos say the same."""
+    return info is other or all(
+        _bytes_of(getattr(info, name, None)) == _bytes_of(getattr(other, name, None))
+        for name in LENS
+    )
+
+
+def _bytes_of(value: Any) -> Any:
+    """Arrays as bytes, so that NaN equals itself."""
+    return value.tobytes() if hasattr(value, 'tobytes') else value
