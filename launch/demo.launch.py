@@ -2,6 +2,7 @@
 
 ros2 launch posenet_ros demo.launch.py source:=photo.jpg
 ros2 launch posenet_ros demo.launch.py camera:=usb_cam namespace:=robot1
+ros2 launch posenet_ros demo.launch.py depth:=true
 
 All arguments of posenet.launch.py work here too.
 """
@@ -27,9 +28,15 @@ from launch_ros.parameter_descriptions import ParameterValue
 from posenet_ros.ros.fastdds import profile_environment
 from posenet_ros.ros.launch_arguments import flag
 
+DEPTH_RATE = 5.0  # images per second of the recording with depth
 ARGUMENTS = (
     ('camera', 'image_source', 'image_source, usb_cam (needs the package usb_cam) or none.'),
     ('source', '0', 'For image_source: photo, folder, video file or number of a camera.'),
+    (
+        'depth',
+        'false',
+        'Show somebody in metres: a short recording with depth images, and lift:=depth.',
+    ),
     ('rate', '0.0', "For image_source: images per second; 0 is the video's own rate."),
     ('frame_id', 'camera_optical_frame', "The camera's frame, and rviz2's fixed frame."),
     ('node', 'true', 'Start the PoseNet node.'),
@@ -74,14 +81,21 @@ def launch_camera_and_rviz(context: LaunchContext) -> list:
     environment: dict[str, str] = {}
     if flag('fastdds_profile', given('fastdds_profile')):
         environment, _ = profile_environment(context.environment, share, 'fastdds.xml')
+    depth = flag('depth', given('depth'))
+    recording = share / 'config/depth_demo'
     cameras = {
         'image_source': {
             'package': 'posenet_ros',
             'executable': 'image_source',
             'parameters': [
                 {
-                    'source': ParameterValue(given('source'), value_type=str),
-                    'rate': float(given('rate')),
+                    'source': ParameterValue(
+                        str(recording / 'colour') if depth else given('source'), value_type=str
+                    ),
+                    'depth_source': ParameterValue(
+                        str(recording / 'depth') if depth else '', value_type=str
+                    ),
+                    'rate': float(given('rate')) or (DEPTH_RATE if depth else 0.0),
                     'frame_id': ParameterValue(given('frame_id'), value_type=str),
                 }
             ],
@@ -99,6 +113,8 @@ def launch_camera_and_rviz(context: LaunchContext) -> list:
     image_topic = given('image_topic')
     # IfCondition understands fewer words for true and false than flag().
     actions: list = [SetLaunchConfiguration('node', str(flag('node', given('node'))).lower())]
+    if depth:
+        actions.append(SetLaunchConfiguration('lift', 'depth'))
     if camera:
         actions.append(
             Node(

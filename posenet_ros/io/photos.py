@@ -19,8 +19,9 @@ import numpy as np
 
 from posenet_ros.atomic_file import atomic_path
 from posenet_ros.errors import ImageError, PoseNetError, reason
-from posenet_ros.io.image_message import to_8_bits
+from posenet_ros.io.image_message import decode_png, to_8_bits
 from posenet_ros.io.jpeg import decode_jpeg
+from posenet_ros.io.picture_header import check_header
 from posenet_ros.io.source import is_photo_name
 
 WRITABLE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff', '.ppm')
@@ -123,6 +124,25 @@ def photos_and_others(folder: Path) -> tuple[list[Path], list[Path]]:
     photos = [path for path in entries if is_photo_name(path)]
     others = [p for p in entries if not is_photo_name(p) and not p.name.startswith('.')]
     return photos, others
+
+
+def read_depth(path: Path) -> np.ndarray:
+    """A PNG of 16 bits, in millimetres: uint16 (H, W).
+
+    Raises:
+        ImageError: it is none.
+    """
+    try:
+        data = memoryview(path.read_bytes())
+        check_header(data)
+        depth = decode_png(data)
+    except OSError as error:
+        raise ImageError(f'cannot read {path}: {error.strerror}') from error
+    except ImageError as error:
+        raise ImageError(f'{path} is no depth image: {error}') from error
+    if depth.dtype != np.uint16 or depth.ndim != 2:
+        raise ImageError(f'{path} is no depth image: it should have 16 bits and one channel')
+    return depth
 
 
 def write_image(path: Path, image: np.ndarray) -> None:

@@ -19,7 +19,7 @@ from std_msgs.msg import Header
 
 from posenet_ros.environment import expanded
 from posenet_ros.errors import ConfigError, ImageError
-from posenet_ros.io.photos import photos_and_others, read_image
+from posenet_ros.io.photos import photos_and_others, read_depth, read_image
 from posenet_ros.io.source import WHAT_IS_KNOWN, Source, expect, find_source
 from posenet_ros.io.video import Video
 from posenet_ros.ros.declare_parameters import declare_parameters
@@ -43,6 +43,13 @@ PARAMETERS = (
         'Photo, folder of photos, video file, number or device of a camera, or URL of a stream.',
         'input',
         dynamic=True,
+    ),
+    ParameterSpec(
+        'depth_source',
+        '',
+        'Beside a folder of photos: a folder of depth images, PNG of 16 bits in millimetres, in '
+        'the order of the photos and registered to them. Published on depth/image_rect_raw.',
+        'input',
     ),
     ParameterSpec(
         'rate',
@@ -92,8 +99,10 @@ class ImageSource(Node):
         super().__init__('image_source', **kwargs)
         self._on_end = on_end
         self._video: Video | None = None
+        self._num_photos = 0
         values = self._values = declare_parameters(self, PARAMETERS)
         self._images, own_rate = self._open(values['source'])
+        self._depths = self._open_depths(values['depth_source'])
         rate = values['rate'] or own_rate
         # Best effort, as camera drivers publish; reliable where a parameter says so.
         qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -109,6 +118,12 @@ class ImageSource(Node):
             self._compressed_publisher = self.create_publisher(
                 CompressedImage, topic, qos, **options
             )
+        self._depth_publisher = self._depth_info_publisher = None
+        if self._depths is not None:
+            topic = 'depth/image_rect_raw'
+            self._depth_publisher = self.create_publisher(Image, topic, qos, **options)
+            topic = f'{self.resolve_topic_name(topic).rpartition("/")[0]}/camera_info'
+            self._depth_info_publisher = self.create_publisher(CameraInfo, topic, qos, **options)
         self._started = False
         self._timer = self.create_timer(
             1.0 / rate, self._publish, clock=Clock(clock_type=ClockType.STEADY_TIME)
@@ -144,10 +159,23 @@ class ImageSource(Node):
                 )
             if not paths:
                 raise ImageError(f'{source} holds no photo')
+        self._num_photos = len(paths)
         if len(paths) == 1:
             image = read_image(paths[0])
             return (itertools.repeat(image) if loop else iter([image])), PHOTO_RATE
         return (itertools.cycle(paths) if loop else iter(paths)), PHOTO_RATE
+
+    def _open_depths(self, source: str) -> Iterator[Path] | None:
+        """The depth images beside the photos; None for none."""
+        if not source:
+            return None
+        paths, _ = photos_and_others(expanded(source))
+        if len(paths) != self._num_photos:
+            raise ConfigError(
+                f'Invalid depth_source {source}. It has {len(paths)} images, and source '
+                f'{self._num_photos} photos'
+            )
+        return itertools.cycle(paths)
 
     def _video_frames(self, source: Source, loop: bool) -> Iterator[np.ndarray]:
         while self._video is not None:
@@ -166,10 +194,14 @@ class ImageSource(Node):
             if self._publisher.get_subscription_count() < wanted:
                 return
             self._started = True
+        depth = None
         try:
             image = next(self._images, None)
+            depth_path = next(self._depths) if self._depths is not None else None
             if isinstance(image, Path):
                 image = read_image(image)
+            if image is not None and depth_path is not None:
+                depth = read_depth(depth_path)
         except ImageError as error:
             # A bad photo is skipped; a video that cannot be opened again has ended.
             self.get_logger().warning(str(error), throttle_duration_sec=5.0)
@@ -186,6 +218,9 @@ class ImageSource(Node):
         pixels = image if conversion is None else cv2.cvtColor(image, conversion)
         self._info_publisher.publish(self._camera_info(header, image))
         self._publisher.publish(image_message(header, pixels, encoding))
+        if depth is not None and self._depth_publisher and self._depth_info_publisher:
+            self._depth_info_publisher.publish(self._camera_info(header, depth))
+            self._depth_publisher.publish(image_message(header, depth, '16UC1'))
         if self._compressed_publisher is not None:
             self._compressed_publisher.publish(jpeg_message(header, image))
 

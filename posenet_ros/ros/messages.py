@@ -15,7 +15,6 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from posenet_ros.config import ModelConfig
-from posenet_ros.core.decode import Pose
 from posenet_ros.core.keypoints import KEYPOINT_NAMES, SKELETON
 from posenet_ros.msg import (
     Keypoint,
@@ -26,10 +25,11 @@ from posenet_ros.msg import (
     PoseArray,
     PoseArray3D,
 )
-from posenet_ros.space.lift import Pose3D
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # image_source runs without numba
+    from posenet_ros.core.decode import Pose
     from posenet_ros.estimator import PoseNet
+    from posenet_ros.space.lift import Pose3D
 
 
 def pose_array(header: Header, width: int, height: int, poses: Sequence[Pose]) -> PoseArray:
@@ -150,7 +150,7 @@ def _oriented(person: Pose3D, place: np.ndarray) -> PositionAndHeading:
 
 
 def image_message(header: Header, pixels: np.ndarray, encoding: str) -> Image:
-    """A message of 8-bit pixels, (H, W) or (H, W, channels), already in `encoding`."""
+    """A message of pixels, (H, W) or (H, W, channels), already in `encoding`."""
     height, width = pixels.shape[:2]
     # rclpy accepts an array.array as it is, and would check every byte of an ndarray.
     data = array.array('B')

@@ -16,7 +16,7 @@ import numpy as np
 
 from posenet_ros.core.decode import Pose, area_of_person
 from posenet_ros.core.jit import jit
-from posenet_ros.core.keypoints import MIN_KEYPOINT_SCORE, NUM_KEYPOINTS
+from posenet_ros.core.keypoints import NUM_KEYPOINTS
 from posenet_ros.space.body import LENGTHS, LIMBS, RADII_SPREAD, TREE
 from posenet_ros.space.camera_model import CameraModel
 from posenet_ros.space.depth import NEAREST, DepthSampler, check_depth
@@ -30,6 +30,7 @@ from posenet_ros.space.surfaces import (
     joints_behind_surfaces,
 )
 
+TORSO = 5, 6, 11, 12  # shoulders and hips
 MILLIMETRE = 0.001
 LEAN = 0.15  # radians: standard deviation of a body's own axis
 FACING_THE_CAMERA = np.array([[0.0, 1, 0], [0, 0, -1], [-1, 0, 0]])
@@ -37,6 +38,7 @@ FACING_THE_CAMERA = np.array([[0.0, 1, 0], [0, 0, -1], [-1, 0, 0]])
 SLANT = 0.5  # of the surface: metres deeper for each metre beside the keypoint
 LEAST_ACROSS = 0.004  # metres
 MOST_MEASURED = 0.2  # metres; less sure than that is not called measured
+OFF_THE_TORSO = 0.2  # metres: standard deviation of how far in front of it another joint is
 MOST_INFERRED = 0.5  # metres; less sure than that is unknown
 
 # How a position is known. INFERRED: from the neighbours and the length of the bones. GUESSED: from
@@ -388,41 +390,51 @@ def _torso(
     guess: float,
     guess_deviation: float,
 ) -> tuple[np.ndarray, int, float, float]:
-    torso = np.full(3, np.nan)
-    x = y = z = 0.0
+    """The middle of shoulders and hips: point, state, deviations along and across."""
+    torso = np.zeros(3)
     known = measured = 0
     variance = beside = 0.0
-    for part in (5, 6, 11, 12):
+    for part in TORSO:
         if states[part] != UNKNOWN:
             known += 1
             measured += states[part] == MEASURED
-            x, y, z = x + points[part, 0], y + points[part, 1], z + points[part, 2]
+            torso += points[part]
             variance += along[part] ** 2
             beside += across[part] ** 2
     if measured >= 1 and known >= 2:
-        torso[0], torso[1], torso[2] = x / known, y / known, z / known
         # Their errors are partly the same.
         return (
-            torso,
+            torso / known,
             MEASURED if measured >= 2 else INFERRED,
             math.sqrt(variance / known / 2),
             math.sqrt(beside / known / 2),
         )
-    if guess == 0:
-        return torso, UNKNOWN, math.nan, math.nan
+    # The direction of the torso, from keypoints that may be unsure; its distance from any joint
+    # that is measured, or from the usual size.
     x = y = total = unsure = 0.0
     for part in range(len(rays)):
-        weight = max(scores[part], 1e-3) * (4 if part in (5, 6, 11, 12) else 0.1)
-        if not math.isnan(rays[part, 0]) and scores[part] >= MIN_KEYPOINT_SCORE:
+        if not math.isnan(rays[part, 0]):
+            weight = max(scores[part], 1e-3) * (1.0 if part in TORSO else 0.02)
             x, y = x + weight * rays[part, 0], y + weight * rays[part, 1]
             unsure += weight * spreads[part]
             total += weight
-    if total == 0:
-        return torso, UNKNOWN, math.nan, math.nan
+    depth = inverse = 0.0
+    for part in range(len(rays)):
+        if states[part] == MEASURED:
+            weight = 1 / (along[part] ** 2 + OFF_THE_TORSO**2)
+            depth += weight * points[part, 2]
+            inverse += weight
+    if total == 0 or (inverse == 0 and guess == 0):
+        return np.full(3, np.nan), UNKNOWN, math.nan, math.nan
     x, y = x / total, y / total
-    torso[0], torso[1], torso[2] = x * guess, y * guess, guess
-    ray = math.sqrt(1 + x * x + y * y)
-    return torso, GUESSED, guess_deviation * ray, math.hypot(unsure / total * guess, 0.05)
+    if inverse > 0:
+        depth, state = depth / inverse, INFERRED
+        deviation = math.hypot(1 / math.sqrt(inverse), OFF_THE_TORSO)
+    else:
+        depth, state, deviation = guess, GUESSED, guess_deviation
+    torso[0], torso[1], torso[2] = x * depth, y * depth, depth
+    deviation *= math.sqrt(1 + x * x + y * y)
+    return torso, state, deviation, math.hypot(unsure / total * depth, 0.05)
 
 
 @jit

@@ -1,12 +1,17 @@
 """The image source: what it publishes, how fast, and how it ends."""
 
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
+from PIL import Image as Picture
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_processes import wait_until
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from posenet_ros.io.depth_image import depth_of
 from posenet_ros.io.image_message import compressed_to_rgb, image_to_rgb
 from posenet_ros.io.photos import write_image
 
@@ -97,6 +102,43 @@ def test_bad_photo_of_a_folder_is_passed_over(peer, source, tmp_path):
     assert peer.spin_until(lambda: len(images) >= 4)
     assert [i.data[0] for i in images[:4]] == [1, 3, 1, 3]
     assert '2.png is not an image' in process.output
+
+
+def test_depth_images_come_with_their_photos(peer, source, tmp_path):
+    for part in ('colour', 'depth'):
+        (tmp_path / part).mkdir()
+    for level in (1, 2, 3):
+        write_image(tmp_path / f'colour/{level}.png', np.full((8, 10, 3), level, np.uint8))
+        depth = Picture.fromarray(np.full((4, 5), 1000 * level, np.uint16))
+        depth.save(tmp_path / f'depth/{level}.png')
+    images = peer.collect(Image, 'image_raw', QOS)
+    depths = peer.collect(Image, 'depth/image_rect_raw', BEST_EFFORT)
+    infos = peer.collect(CameraInfo, 'depth/camera_info', BEST_EFFORT)
+    source(tmp_path / 'colour', depth_source=tmp_path / 'depth', rate=20.0, wait_for_subscribers=1)
+    assert peer.spin_until(lambda: len(images) >= 7 and len(depths) >= 4 and infos)
+    levels = {(i.header.stamp.sec, i.header.stamp.nanosec): i.data[0] for i in images}
+    for message in depths[:4]:
+        stamp = message.header.stamp.sec, message.header.stamp.nanosec
+        values = depth_of(message).depth
+        assert message.encoding == '16UC1' and values.shape == (4, 5)
+        assert stamp not in levels or (values == 1000 * levels[stamp]).all()
+    assert (infos[0].width, infos[0].height) == (5, 4)
+
+
+def test_depth_images_that_are_too_few_are_refused(source, tmp_path, photo):
+    (tmp_path / 'depth').mkdir()
+    process = source(photo, depth_source=tmp_path / 'depth')
+    assert wait_until(lambda: not process.running())
+    assert 'It has 0 images, and source 1 photos' in process.output
+
+
+def test_source_needs_no_numba():
+    """The system's Python is enough for it."""
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('numba', 'onnxruntime', 'msgspec', 'av')));"
+        'import posenet_ros.ros.image_source, posenet_ros.ros.process'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)
 
 
 def test_video_loops(peer, source, tmp_path):

@@ -8,6 +8,7 @@ import struct
 import numpy as np
 import pytest
 from geometry_msgs.msg import PoseArray as PositionArray
+from goldens import ROOT
 from PIL import Image as Picture
 from posenet_ros.msg import Keypoint3D, PersonPose3D, PoseArray, PoseArray3D
 from rendered_people import PINHOLE, Person, Stage, render
@@ -285,6 +286,19 @@ def test_calibration_that_cannot_be_used_is_told_and_poses_go_on(
     depth_camera.camera_info = camera_info()
     before = len(poses_3d)
     depth_camera.send_until(lambda: measured(poses_3d[before:]))
+
+
+def test_demo_shows_somebody_in_metres(start, start_node, peer, outputs):
+    """What demo.launch.py depth:=true starts."""
+    folder = ROOT / 'config/depth_demo'
+    start(
+        'image_source', '--ros-args', '-p', f'source:={folder}/colour', '-p', 'rate:=5.0',
+        '-p', f'depth_source:={folder}/depth',
+    )  # fmt: skip
+    start_node(lift='depth')
+    assert peer.spin_until(lambda: len(measured(outputs['poses_3d'])) >= 5)
+    for message in measured(outputs['poses_3d']):
+        assert 2.6 < torso_of(message)[2] < 3.7
 
 
 def test_frames_need_a_package_that_is_named_where_it_is_missing(start_node):

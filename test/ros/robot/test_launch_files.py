@@ -8,7 +8,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from goldens import ROOT
 from lifecycle_msgs.srv import GetState
-from posenet_ros.msg import PoseArray
+from posenet_ros.msg import PoseArray, PoseArray3D
 from rcl_interfaces.srv import GetParameters
 from ros_processes import as_image
 from rosgraph_msgs.msg import Clock
@@ -188,6 +188,14 @@ def test_demo_finds_the_person(peer, launch, photo, namespace):
     assert peer.spin_until(lambda: poses, 60), node.output
     assert len(poses[0].poses) == 1
     assert poses[0].header.frame_id == 'camera_optical_frame'
+
+
+def test_demo_shows_somebody_in_metres(peer, launch):
+    people = peer.collect(PoseArray3D, '/posenet_node/poses_3d')
+    node = launch('demo.launch.py', 'depth:=true', 'rviz:=false')
+    assert peer.spin_until(
+        lambda: any(p.torso_state == 1 for message in people for p in message.poses), 60
+    ), node.output
 
 
 def test_ros2_topic_echo_and_param_set_under_the_systems_python(peer, launch, photo, robot):
