@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any
 
-from benchmarks import node, stages, video
+from benchmarks import node, space, stages, video
 from benchmarks.figures import ROOT, Section, machine
 from benchmarks.plot import draw
 from benchmarks.reference import Reference, ReferenceUnavailableError
@@ -32,6 +32,7 @@ SECTIONS: dict[str, Callable[..., Section]] = {
     'memory': node.memory,
     'threads': stages.threads,
     'video': video.video,
+    'space': space.space,
 }
 RACES = ('decoding', 'end_to_end')  # against the reference
 

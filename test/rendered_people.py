@@ -363,7 +363,7 @@ def _sensed(depth, focal, noise, generator) -> np.ndarray:
         found = z + (0.0012 + 0.0019 * np.square(z - 0.4)) * grain
         found[(z < 0.5) | (z > 8)] = np.nan
     # At edges a pixel sees both surfaces: somewhere in between, or nothing.
-    small = z.astype(np.float32)
+    small = np.where(np.isfinite(z), z, 0.0).astype(np.float32)
     near, far = cv2.erode(small, np.ones((3, 3))), cv2.dilate(small, np.ones((3, 3)))
     edge = far - near > 0.1
     chance = generator.random(z.shape)

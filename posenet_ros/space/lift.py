@@ -313,7 +313,7 @@ def _lift(
     """
     parts = len(rays)
     depths, noises, doubts = joints_behind_surfaces(
-        rays, scores, spreads, around, along_limbs, guess, noise, independent
+        rays, scores, spreads, around, along_limbs, guess, guess_deviation, noise, independent
     )
     points = np.full((parts, 3), np.nan)
     states = np.zeros(parts, np.uint8)

@@ -50,7 +50,8 @@ MOST_LENGTH_COST = 4.0
 JUMP_COST = 10.0  # of a limb along which the depth jumps, as it does where one end is on the wall
 LONGEST = 1.35  # times the usual length; with the noise of both ends no bone is longer
 IMPOSSIBLE = 1e6
-DISTANCE_SPREAD = 0.35  # of the guess from the usual size, in logarithms
+DISTANCE_SPREAD = 0.35  # of depths around the guess from the usual size, in logarithms
+MOST_DISTANCE_COST = 6.0
 
 # A keypoint may be hidden by another part of the body, this far in front: metres. A quarter of
 # those whose score is just enough are, and few of those with a score of 0.9 (labelled photos).
@@ -66,6 +67,7 @@ def joints_behind_surfaces(
     around: np.ndarray,
     along: np.ndarray,
     guess: float,
+    guess_deviation: float,
     noise: float,
     independent: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -78,6 +80,7 @@ def joints_behind_surfaces(
         around: (17, samples), depths around the keypoints; NaN for holes.
         along: (limbs, samples along, samples across), depths along the limbs.
         guess: distance from the usual size of people; 0 for none.
+        guess_deviation: its standard deviation.
         noise: standard deviation of 1 / depth.
         independent: how much of it differs between neighbours, 0 to 1.
 
@@ -86,6 +89,7 @@ def joints_behind_surfaces(
         surface; and how far the joint may be from it because another part of the body hides it.
     """
     parts = len(rays)
+    guess_spread = math.hypot(DISTANCE_SPREAD, guess_deviation / max(guess, 1e-9))
     depths = np.full((parts, MOST_SURFACES + 1), np.nan)  # of each joint's surfaces; last: none
     noises = np.zeros((parts, MOST_SURFACES + 1))
     costs = np.full((parts, MOST_SURFACES + 1), IMPOSSIBLE)
@@ -93,7 +97,7 @@ def joints_behind_surfaces(
         costs[part, MOST_SURFACES] = UNKNOWN_COST
         if scores[part] >= MIN_KEYPOINT_SCORE and not math.isnan(rays[part, 0]):
             _find_surfaces(
-                part, around[part], guess, noise, independent,
+                part, around[part], guess, guess_spread, noise, independent,
                 depths[part], noises[part], costs[part],
             )  # fmt: skip
     chosen = _choose_surfaces(rays, spreads, along, depths, noises, costs)
@@ -111,6 +115,7 @@ def _find_surfaces(
     part: int,
     samples: np.ndarray,
     guess: float,
+    guess_spread: float,
     noise: float,
     independent: float,
     depths: np.ndarray,
@@ -156,8 +161,8 @@ def _find_surfaces(
             )
             costs[found] = -math.log(weight)
             if guess > 0:
-                off = math.log(depths[found] / guess) / DISTANCE_SPREAD
-                costs[found] += min(off * off / 2, MOST_LENGTH_COST) / 4
+                off = math.log(depths[found] / guess) / guess_spread
+                costs[found] += min(off * off / 2, MOST_DISTANCE_COST)
             found += 1
         first = end
 

@@ -374,9 +374,9 @@ def test_markers_are_finite_whatever_the_calibration(start_node, peer, camera, a
     assert wait_until(lambda: infos.get_subscription_count() == 1)
     for values in BAD_CALIBRATIONS:
         info = CameraInfo(
-            width=1, height=2**31, **{k: list(map(float, v)) for k, v in values.items()}
+            width=512, height=512, **{k: list(map(float, v)) for k, v in values.items()}
         )
-        info.roi.x_offset, info.roi.width = 2**32 - 1, 1
+        info.roi.x_offset = 2**32 - 1
         infos.publish(info)
         peer.spin_for(0.2)
         markers.clear()
@@ -389,7 +389,7 @@ def test_markers_are_finite_whatever_the_calibration(start_node, peer, camera, a
         ]
         assert len(points) > 40
         assert all(math.isfinite(v) for p in points for v in (p.x, p.y, p.z)), values
-    assert 1 <= node.output.count('are no calibration') <= len(BAD_CALIBRATIONS)
+    assert 1 <= node.output.count('are placed as without a calibration') <= len(BAD_CALIBRATIONS)
 
 
 def test_hostile_words_are_quoted_shortly_and_once(start_node, peer, camera, astronaut):

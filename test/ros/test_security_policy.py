@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 from goldens import ROOT
-from posenet_ros.msg import PoseArray
+from posenet_ros.msg import PoseArray3D
 from ros_processes import wait_until
 from sensor_msgs.msg import Image
 
@@ -71,17 +71,26 @@ def graph_of(peer, node: str, until: str) -> Names:
 
 
 def test_policy_allows_the_node_what_it_uses_and_no_more(start_node, peer):
-    peer.collect(PoseArray, '/posenet_node/poses')  # a lazy node reads images for a listener
+    peer.collect(PoseArray3D, '/posenet_node/poses_3d')  # a lazy node reads for a listener
     found = []
-    for transport, topic in (('raw', '/image_raw'), ('compressed', '/image_raw/compressed')):
-        node = start_node(image_transport=transport, use_sim_time=True)
+    for transport, depth, topic in (
+        ('raw', 'raw', '/depth/image_rect_raw'),
+        ('compressed', 'compressedDepth', '/depth/image_rect_raw/compressedDepth'),
+    ):
+        node = start_node(
+            image_transport=transport, lift='depth', depth_transport=depth, use_sim_time=True
+        )
         found.append(graph_of(peer, 'posenet_node', until=topic))
         node.stop()
     assert {what: found[0][what] | found[1][what] for what in RULES} == allowed('/posenet_node')
 
 
-def test_policy_allows_the_camera_what_it_uses_and_no_more(start, peer, photo):
-    parameters = (f'source:={photo}', 'compressed:=true', 'use_sim_time:=true')
+def test_policy_allows_the_camera_what_it_uses_and_no_more(start, peer):
+    folder = ROOT / 'config/depth_demo'
+    parameters = (
+        f'source:={folder}/colour', f'depth_source:={folder}/depth', 'compressed:=true',
+        'use_sim_time:=true',
+    )  # fmt: skip
     start('image_source', '--ros-args', *(part for p in parameters for part in ('-p', p)))
     found = graph_of(peer, 'image_source', until='/image_raw/compressed')
     assert found == allowed('/camera')

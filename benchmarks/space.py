@@ -1,0 +1,252 @@
+"""People in metres: errors of joints and of claims against rendered people, and the time it takes.
+
+Joints are given where they are in the image, or off by half as much as people's labels differ, and
+by the network itself, which sees the rendered image.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.figures import ROOT, Section
+from posenet_ros.config import DecoderConfig, ModelConfig
+from posenet_ros.core.decode import Pose
+from posenet_ros.estimator import PoseNet
+from posenet_ros.space.lift import GUESSED, INFERRED, MEASURED, PoseLifter
+
+sys.path.insert(0, str(ROOT / 'test'))
+from generated_video import agreement
+from rendered_people import (
+    FISHEYE,
+    PINHOLE,
+    Stage,
+    people_at,
+    poses_of,
+    random_person,
+    render,
+)
+
+DISTANCES = (0.5, 0.8, 1.2, 2.0, 3.0, 4.0, 5.0, 6.5, 8.0)
+SENSORS = {'': 'exact depth', 'kinect': 'Kinect', 'd435': 'D435'}
+LABELS = 0.5  # of the positions in the image: multiples of COCO_SIGMAS
+TABLE = (-3.0, 3.0, 0.4, 0.45, 1.2, 2.0)
+PLOT = ROOT / 'doc/space.png'
+
+
+@dataclass
+class Joints:
+    """All joints of some scenes: one row each."""
+
+    visible: list[np.ndarray] = field(default_factory=list)
+    states: list[np.ndarray] = field(default_factory=list)
+    along: list[np.ndarray] = field(default_factory=list)
+    across: list[np.ndarray] = field(default_factory=list)
+    claimed: list[np.ndarray] = field(default_factory=list)
+    wall: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, stage: Stage, labels: float, poses: list[Pose] | None = None) -> None:
+        """Renders a scene, and lifts the people in it."""
+        seen = render(stage)
+        if poses is None:
+            poses = poses_of(seen, stage.camera, labels, stage.seed)
+        people = PoseLifter(stage.camera).lift(poses, seen.depth)
+        for person, joints, visible in zip(people, seen.joints, seen.visible, strict=True):
+            error = person.points - joints
+            ray = joints / np.linalg.norm(joints, axis=1, keepdims=True)
+            along = (error * ray).sum(axis=1)
+            self.visible.append(visible)
+            self.states.append(person.states)
+            self.along.append(along)
+            self.across.append(np.linalg.norm(error - along[:, None] * ray, axis=1))
+            self.claimed.append(person.deviations_along)
+            self.wall.append(stage.wall - joints[:, 2])
+
+    def summary(self) -> dict[str, float]:
+        """Figures of the joints in view that were measured, and of all that claim to be."""
+        columns = (self.visible, self.states, self.along, self.across, self.claimed, self.wall)
+        visible, states, along, across, claimed, wall = (np.concatenate(c) for c in columns)
+        measured = states == MEASURED
+        good = visible & measured
+        error = np.hypot(along, across)[good]
+        claims = np.abs(along)[good] / claimed[good]
+        on_wall = measured & (along > 0.6 * wall) & (along > 0.15)
+        inferred = (states == INFERRED) & visible
+        return {
+            'measured': float(good.sum() / max(visible.sum(), 1)),
+            'inferred': float(inferred.sum() / max(visible.sum(), 1)),
+            'median': float(np.median(error)),
+            'p90': float(np.percentile(error, 90)),
+            'within one': float((claims < 1).mean()),
+            'within two': float((claims < 2).mean()),
+            'on the wall': float(on_wall.sum()),
+            'joints': float(measured.sum()),
+        }
+
+
+def scenes(distance: float, count: int, **options: object) -> Iterable[Stage]:
+    for seed in range(count):
+        behind = float(np.random.default_rng(seed).uniform(0.5, 3.0))
+        yield people_at([distance], seed, wall=distance + behind, **options)
+
+
+def joints_of(stages: Iterable[Stage], labels: float) -> dict[str, float]:
+    found = Joints()
+    for stage in stages:
+        found.add(stage, labels)
+    return found.summary()
+
+
+def by_the_network(stages: Iterable[Stage]) -> dict[str, float]:
+    """Whoever the network sees of the rendered people, with an OKS of 0.5 or more."""
+    found = Joints()
+    config = ModelConfig(input_resolution=513, input_aspect='image')
+    with PoseNet.load(config, 'onnxruntime') as net:
+        for stage in stages:
+            seen = render(stage)
+            pixels = stage.camera.project(seen.joints[0])
+            poses = net.estimate([seen.colour], DecoderConfig(decoder='refined'))[0]
+            best = max(poses, key=lambda p: agreement(p, pixels, seen.visible[0]), default=None)
+            if best is not None and agreement(best, pixels, seen.visible[0]) >= 0.5:
+                found.add(stage, 0.0, [best])
+    return found.summary()
+
+
+def guesses(distance: float, count: int) -> tuple[float, float, float, float]:
+    """Of people of 1.50 to 1.95 m: mean error, mean claim, shares within one and two claims."""
+    generator = np.random.default_rng(round(10 * distance))
+    errors, claimed = [], []
+    for i in range(count):
+        stage = Stage(PINHOLE, (random_person(generator, distance),), seed=i)
+        seen = render(stage)
+        (pose,) = poses_of(seen, PINHOLE, LABELS, i)
+        inside = ((pose.keypoints >= 0) & (pose.keypoints < (640, 480))).all(axis=1)
+        pose = replace(pose, keypoint_scores=np.where(inside, 0.9, 0.1))
+        (person,) = PoseLifter(PINHOLE).lift([pose])
+        if person.torso_state == GUESSED:
+            true = seen.joints[0][[5, 6, 11, 12], 2].mean()
+            errors.append(abs(person.torso[2] / true - 1))
+            claimed.append(person.torso_deviation_along / np.linalg.norm(person.torso))
+    error, claim = np.array(errors), np.array(claimed)
+    shares = (error < claim).mean(), (error < 2 * claim).mean()
+    return float(error.mean()), float(claim.mean()), float(shares[0]), float(shares[1])
+
+
+def milliseconds(people: int, rounds: int) -> float:
+    """PoseLifter.lift, for people at 640x480."""
+    stage = people_at(np.linspace(1.5, 6.0, people).tolist(), 1, noise='d435')
+    seen = render(stage)
+    poses, lifter = poses_of(seen, PINHOLE, LABELS), PoseLifter(PINHOLE)
+    times = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        lifter.lift(poses, seen.depth)
+        times.append(1000 * (time.perf_counter() - started))
+    return float(np.median(times))
+
+
+def space(quick: bool) -> Section:
+    section = Section('Space', remark='joints in view, in metres; labels: off as people are, half')
+    count = 8 if quick else 40
+    curves: dict[str, dict[float, dict[str, float]]] = {}
+    for noise, sensor in SENSORS.items():
+        for labels, words in ((0.0, 'exact keypoints'), (LABELS, 'keypoints off')):
+            curve = curves[f'{sensor}, {words}'] = {}
+            for distance in DISTANCES:
+                found = joints_of(scenes(distance, count, noise=noise), labels)
+                curve[distance] = found
+                _add(
+                    section,
+                    f'{sensor}, {words}, {distance:g} m',
+                    found,
+                    distance,
+                    noise,
+                    labels == 0,
+                )
+    for name, stages in (
+        ('behind a table, 2.5 m', scenes(2.5, count, noise='d435', table=TABLE)),
+        ('fisheye, 2 m', scenes(2.0, count, noise='kinect', camera=FISHEYE)),
+        (
+            'five people in front of each other',
+            (
+                people_at([1.5, 2.2, 3.0, 4.0, 5.5], seed, noise='kinect', wall=6.5)
+                for seed in range(count)
+            ),
+        ),
+    ):
+        _add(section, name, joints_of(stages, LABELS))
+    _add(section, 'by the network, 3 m', by_the_network(scenes(3.0, count, noise='kinect')))
+    for distance in (1.5, 3.0, 6.0):
+        error, claim, one, two = guesses(distance, 3 * count)
+        section.add(
+            f'without depth, {distance:g} m: mean error of the distance',
+            error,
+            note=f'claims {claim:.3f}; within one {one:.2f}, within two {two:.2f}',
+        )
+    section.add('PoseLifter.lift, 5 people', milliseconds(5, 300), 'ms', 1.0)
+    section.add('PoseLifter.lift, 1 person', milliseconds(1, 300), 'ms')
+    draw(curves, PLOT)
+    return section
+
+
+def _add(
+    section: Section,
+    name: str,
+    found: dict[str, float],
+    distance: float = 0.0,
+    noise: str = '',
+    exact: bool = False,
+) -> None:
+    target = [0.03 + SENSOR_NOISE[noise]] if distance == 3.0 and exact else []
+    section.add(
+        f'{name}: median error',
+        found['median'],
+        'm',
+        *target,
+        note=f'p90 {found["p90"]:.3f}, measured {found["measured"]:.2f}, claims '
+        f'{found["within one"]:.2f} {found["within two"]:.2f}, on the wall '
+        f'{found["on the wall"]:.0f} of {found["joints"]:.0f}',
+    )
+
+
+SENSOR_NOISE = {'': 0.0, 'kinect': 0.014, 'd435': 0.027}  # metres at 3 m
+
+
+def draw(curves: dict[str, dict[float, dict[str, float]]], path: Path) -> None:
+    """Errors and claims against distance."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    figure, (errors, claims) = pyplot.subplots(1, 2, figsize=(11, 4))
+    for name, curve in curves.items():
+        style = '--' if 'exact keypoints' in name else '-'
+        colour = dict(zip(SENSORS.values(), ('C0', 'C1', 'C2'), strict=True))[name.split(', ')[0]]
+        distances = list(curve)
+        errors.plot(
+            distances,
+            [100 * curve[d]['median'] for d in distances],
+            style,
+            color=colour,
+            label=name,
+        )
+        for share, mark in (('within one', 'o'), ('within two', 's')):
+            claims.plot(distances, [curve[d][share] for d in distances], style, color=colour,
+                        marker=mark, markersize=4)  # fmt: skip
+    errors.set_xlabel('distance (m)')
+    errors.set_ylabel('median error of joints in view (cm)')
+    errors.legend(fontsize=8)
+    for share in (0.68, 0.95):
+        claims.axhline(share, color='grey', linewidth=0.8)
+    claims.set_xlabel('distance (m)')
+    claims.set_ylabel('share within one (circles) and two deviations')
+    claims.set_ylim(0.4, 1.02)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
