@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks.figures import ROOT, Section
 from posenet_ros.config import DecoderConfig, ModelConfig
 from posenet_ros.core.decode import Pose
+from posenet_ros.core.keypoints import SKELETON
 from posenet_ros.estimator import PoseNet
 from posenet_ros.space.lift import GUESSED, INFERRED, MEASURED, PoseLifter
 
@@ -25,6 +26,7 @@ from generated_video import agreement
 from rendered_people import (
     FISHEYE,
     PINHOLE,
+    Person,
     Stage,
     people_at,
     poses_of,
@@ -37,6 +39,7 @@ SENSORS = {'': 'exact depth', 'kinect': 'Kinect', 'd435': 'D435'}
 LABELS = 0.5  # of the positions in the image: multiples of COCO_SIGMAS
 TABLE = (-3.0, 3.0, 0.4, 0.45, 1.2, 2.0)
 PLOT = ROOT / 'doc/space.png'
+PICTURE = ROOT / 'doc/space_people.png'
 
 
 @dataclass
@@ -191,6 +194,7 @@ def space(quick: bool) -> Section:
     section.add('PoseLifter.lift, 5 people', milliseconds(5, 300), 'ms', 1.0)
     section.add('PoseLifter.lift, 1 person', milliseconds(1, 300), 'ms')
     draw(curves, PLOT)
+    draw_people(PICTURE)
     return section
 
 
@@ -249,4 +253,51 @@ def draw(curves: dict[str, dict[float, dict[str, float]]], path: Path) -> None:
     claims.set_ylim(0.4, 1.02)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def draw_people(path: Path) -> None:
+    """Three people: in the image, from above, and from the side; crosses are the truth."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    people = (
+        Person(x=-0.7, z=2.6, yaw=0.4, arms=(1.2, 0.2), arms_aside=(0.3, 0.5)),
+        Person(
+            x=0.55, z=3.4, yaw=-0.6, thighs=(0.4, -0.3), knees=(0.1, 0.4), arms_aside=(0.2, 1.2)
+        ),
+        Person(x=-0.05, z=4.4, yaw=2.8),
+    )
+    seen = render(Stage(PINHOLE, people, wall=5.5, noise='d435', seed=3))
+    lifted = PoseLifter(PINHOLE).lift(poses_of(seen, PINHOLE, LABELS, 1), seen.depth)
+    figure, (image, above, aside) = pyplot.subplots(1, 3, figsize=(13, 3.8))
+    image.imshow(seen.colour)
+    image.axis('off')
+    for number, (person, joints) in enumerate(zip(lifted, seen.joints, strict=True)):
+        points, colour = person.points, f'C{number}'
+        unit = points / np.linalg.norm(points, axis=1, keepdims=True)
+        sure = person.deviations_along[:, None] * unit
+        pixels = PINHOLE.project(points)
+        for axes, flat, ends in (
+            (image, pixels, None),
+            (above, points[:, [0, 2]], sure[:, [0, 2]]),
+            (aside, points[:, [2, 1]] * (1, -1), sure[:, [2, 1]] * (1, -1)),
+        ):
+            for bone in SKELETON:
+                axes.plot(*flat[list(bone)].T, color=colour)
+            axes.plot(*flat.T, 'o', markersize=3, color=colour)
+            for at, end in zip(flat, () if ends is None else ends, strict=False):
+                axes.plot(*np.stack([at - end, at + end], axis=1), color=colour, linewidth=0.6)
+        above.plot(*joints[:, [0, 2]].T, 'k+', markersize=5)
+        aside.plot(*(joints[:, [2, 1]] * (1, -1)).T, 'k+', markersize=5)
+    above.axhline(5.5, color='grey')
+    aside.axvline(5.5, color='grey')
+    for axes, x, y in ((above, 'x (m), from above', 'z'), (aside, 'z (m), from the side', '-y')):
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.set_aspect('equal')
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
     pyplot.close(figure)

@@ -82,6 +82,8 @@ def launch_camera_and_rviz(context: LaunchContext) -> list:
     if flag('fastdds_profile', given('fastdds_profile')):
         environment, _ = profile_environment(context.environment, share, 'fastdds.xml')
     depth = flag('depth', given('depth'))
+    if depth and given('camera') != 'image_source':
+        raise ValueError(f'depth:=true shows a recording; camera:={given("camera")} does not')
     recording = share / 'config/depth_demo'
     cameras = {
         'image_source': {

@@ -274,6 +274,7 @@ def add_poses(
         chosen = _chosen_topics(bag, source, topics)
         if not topics:
             chosen = list(_of_pictures(bag, chosen, note))
+        chosen = [topic for topic in chosen if topic.name != depth]
         # Its first image is looked at before anything is written.
         space = BagSpace(bag, chosen, depth, flipped, _message, problem) if lift else None
         images = _images(bag, chosen, source, problem, counts, space)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -75,11 +77,16 @@ class BagSpace:
         self._told: set[str] = set()
         self._depth = depth
         self._now = 0.0
+        self._placed: deque[Placed] = deque()
         self._pairing: Pairing[_Found] = Pairing(
             SLOP_SECONDS, WAIT_SECONDS if depth else 0.0, lambda: self._now
         )
         self._placers = {
-            topic.name: Placer(is_rectified(topic.name), partial(self._tell, topic.name))
+            topic.name: Placer(
+                is_rectified(topic.name),
+                is_rectified(depth or ''),
+                partial(self._tell, topic.name),
+            )
             for topic in images
         }
         self._info_of = {name: info_topic(name) for name in self._placers}
@@ -115,6 +122,7 @@ class BagSpace:
         if topic.type != INFO_TYPE:
             for name in self._placers:
                 self._pairing.put_depth(name, _stamp(message.header, time), message)
+            self._place_ready()
             return
         for name, placer in self._placers.items():
             if self._info_of[name] == topic.name:
@@ -131,7 +139,13 @@ class BagSpace:
         self._pairing.put(topic, _stamp(header, time), found)
 
     def ready(self, everything: bool = False) -> Iterator[Placed]:
-        """The images whose people can be placed now; at the end of the bag, everything."""
+        """The images whose people are placed by now; at the end of the bag, everything."""
+        self._place_ready(everything)
+        while self._placed:
+            yield self._placed.popleft()
+
+    def _place_ready(self, everything: bool = False) -> None:
+        """Places people as soon as their depth image is there: it is not kept for long."""
         for name, (found, depth) in self._pairing.ready(everything):
             image = found.header.frame_id, found.width, found.height
             placer = self._placers[name]
@@ -147,12 +161,13 @@ class BagSpace:
             stamp = depth.stamp if depth is not None and people is not None else 0
             if people is None:
                 people = placer.place(*image, found.poses, flipped=self._flipped)
-            yield Placed(name, found.time, found.header, stamp, people)
+            self._placed.append(Placed(name, found.time, found.header, stamp, people))
 
     def _tell(self, topic: str, text: str) -> None:
-        if (line := f'{topic}: {text}') not in self._told:
-            self._told.add(line)
-            self._problem(line)
+        kind = re.sub(r'\d+', 'N', f'{topic}: {text}')
+        if kind not in self._told:
+            self._told.add(kind)
+            self._problem(f'{topic}: {text}')
 
 
 def info_topic(images: str) -> str:

@@ -20,6 +20,7 @@ REGISTER = (
     "Launch depth_image_proc's register node, or the driver's own (realsense2_camera: "
     'align_depth.enable:=true), and choose the topic of that'
 )
+SAME_ASPECT = 0.02  # relative difference
 # The fields of a camera_info that say something of the lens.
 LENS = ('width', 'height', 'k', 'p', 'r', 'd', 'distortion_model', 'binning_x', 'binning_y', 'roi',
         'K', 'P', 'R', 'D')  # fmt: skip
@@ -34,6 +35,7 @@ class Placer:
 
     Args:
         rectified: whether its images are; see CameraModel.of_info.
+        depth_rectified: whether the depth images are: those of depth_image_proc are.
         problem: called with what is wrong with a calibration, once for each.
         max_pixels: of a compressed depth image.
     """
@@ -41,12 +43,13 @@ class Placer:
     def __init__(
         self,
         rectified: bool,
+        depth_rectified: bool,
         problem: Callable[[str], None],
         max_pixels: int = MAX_IMAGE_PIXELS,
     ) -> None:
         self.info: Any = None
         self.depth_info: Any = None
-        self._rectified = rectified
+        self._rectified, self._depth_rectified = rectified, depth_rectified
         self._problem = problem
         self._max_pixels = max_pixels
         self._known: tuple[Any, int, int, CameraModel | None] | None = None
@@ -105,11 +108,25 @@ class Placer:
             image = compressed_depth_of(depth, self._max_pixels)
         else:
             image = depth_of(depth)
-        depth_model = None
-        rows, columns = image.depth.shape
-        if (rows, columns) != (height, width) and self.depth_info is not None:
-            depth_model = CameraModel.of_info(self.depth_info, columns, rows, self._rectified)
+        depth_model = self._depth_model(model, *image.depth.shape)
         return PoseLifter(model, depth_model).lift(poses, image.depth, image.metres)
+
+    def _depth_model(self, model: CameraModel, height: int, width: int) -> CameraModel | None:
+        """The lens of depth images of a size; None if they show the same pixels, scaled."""
+        same_size = (width, height) == (model.width, model.height)
+        lens = bool(model.distortion or model.rotation)
+        if same_size and not (lens and self._depth_rectified != self._rectified):
+            return None
+        info = self.depth_info or (self.info if same_size else None)
+        if info is not None:
+            return CameraModel.of_info(info, width, height, self._depth_rectified)
+        if abs(width * model.height / (height * model.width) - 1) > SAME_ASPECT:
+            raise ImageError(
+                f'it has {width} x {height} pixels, the images have {model.width} x '
+                f'{model.height}, and no camera_info of the depth images has come, which would '
+                'say how they belong together'
+            )
+        return None
 
 
 def upright(pixels: np.ndarray, width: int) -> np.ndarray:
@@ -120,8 +137,9 @@ def upright(pixels: np.ndarray, width: int) -> np.ndarray:
 
 
 def is_rectified(topic: str) -> bool:
-    """Whether a topic's name says that its images are rectified: image_rect, image_rect_color."""
-    return 'rect' in topic.removesuffix('/compressed').rpartition('/')[2]
+    """Whether a topic's name says that its images are rectified: image_rect, rect/image."""
+    parts = topic.removesuffix('/compressed').split('/')[-2:]
+    return bool({'rect', 'rectified'} & {word for part in parts for word in part.split('_')})
 
 
 def _same_lens(info: Any, other: Any) -> bool:

@@ -35,7 +35,7 @@ from posenet_ros.io.image_message import (
 )
 from posenet_ros.io.placing import Placer, is_rectified
 from posenet_ros.msg import PoseArray, PoseArray3D
-from posenet_ros.ros.log import WARN_PERIOD_SECONDS
+from posenet_ros.ros.log import WARN_PERIOD_SECONDS, LimitedWarnings
 from posenet_ros.ros.markers import Placed, no_markers, on_plane, pose_markers
 from posenet_ros.ros.messages import image_message, jpeg_message, pixels_of, pose_array
 from posenet_ros.ros.serialized_image import read_compressed_image, read_image
@@ -76,6 +76,7 @@ class Camera:
         lazy: subscribe only while somebody subscribes to a published topic.
         max_pixels: of a compressed image.
         lens: auto, raw or rectified; see the parameter.
+        depth_lens: likewise.
         lift: whether people are placed in space.
         depth: the topics of its depth images; None for none.
     """
@@ -88,6 +89,7 @@ class Camera:
         lazy: bool,
         max_pixels: int = MAX_IMAGE_PIXELS,
         lens: str = 'auto',
+        depth_lens: str = 'auto',
         lift: bool = False,
         depth: DepthTopics | None = None,
     ) -> None:
@@ -95,6 +97,7 @@ class Camera:
         self.topics = topics
         self.statistics = CameraStatistics()
         self._node = node
+        self._warnings = LimitedWarnings(node)
         self._lazy = lazy
         self._max_pixels = max_pixels
         self.lift = lift
@@ -103,10 +106,13 @@ class Camera:
         self._depth_topics = depth
         self._on_depth: Callable[[Camera, Received], None] | None = None
         self._depth_subscriptions: list[Subscription[Any]] = []
-        if lens == 'auto':
-            resolved = node.resolve_topic_name(topics.image)
-            lens = 'rectified' if is_rectified(topics.image) or is_rectified(resolved) else 'raw'
-        self.placer = Placer(lens == 'rectified', self._warn_of_calibration, max_pixels)
+        self._depth_topic = self._depth_info_topic = ''
+        self.placer = Placer(
+            self._are_rectified(lens, topics.image),
+            depth is not None and self._are_rectified(depth_lens, depth.depth),
+            self._warn_of_calibration,
+            max_pixels,
+        )
         self._compressed = topics.image_type == COMPRESSED_TYPE
         if self._compressed:
             for module in ('cv2', 'PIL.PngImagePlugin'):  # now, not while the first image waits
@@ -151,6 +157,8 @@ class Camera:
         if not self._subscriptions:
             # Even if nobody needs it yet, so that an invalid QoS override fails here.
             self._open(on_image)
+        if on_depth is not None and not self._depth_subscriptions:
+            self._open_depth(on_depth)
         self.follow_demand()
 
     def unsubscribe(self) -> None:
@@ -195,6 +203,11 @@ class Camera:
         )
 
     @property
+    def depth_topic(self) -> str:
+        """The topic of the depth images, as rclpy resolved it."""
+        return self._depth_topic
+
+    @property
     def info_topic(self) -> str:
         """The topic of the camera_info, as rclpy resolved it."""
         return self._camera_info_topic
@@ -204,6 +217,11 @@ class Camera:
         return [
             f'{self._image_topic}.subscription',
             f'{self._camera_info_topic}.subscription',
+            *(
+                f'{topic}.subscription'
+                for topic in (self._depth_topic, self._depth_info_topic)
+                if topic
+            ),
             *(f'{publisher.topic_name}.publisher' for publisher in self._publishers),
         ]
 
@@ -239,10 +257,10 @@ class Camera:
         subscriptions, self._subscriptions = self._subscriptions, self._depth_subscriptions
         try:
             kind = CompressedImage if topics.compressed else Image
-            self._subscribe(
+            self._depth_topic = self._subscribe(
                 kind, topics.depth, lambda message: on_depth(self, message), True, DEPTH_QOS
             )
-            self._subscribe(CameraInfo, topics.camera_info, receive_info)
+            self._depth_info_topic = self._subscribe(CameraInfo, topics.camera_info, receive_info)
         finally:
             self._subscriptions = subscriptions
 
@@ -435,9 +453,13 @@ class Camera:
         self.placer.info = info
 
     def _warn_of_calibration(self, problem: str) -> None:
-        self._node.get_logger().warning(
-            f'{self._camera_info_topic}: {problem}; people are placed as without a calibration'
-        )
+        effect = 'nobody is placed' if self.lift else 'markers are drawn as without a calibration'
+        self._warnings.add(self.name, problem, f'{self._camera_info_topic}: {problem}; {effect}')
+
+    def _are_rectified(self, lens: str, topic: str) -> bool:
+        if lens == 'auto':
+            return is_rectified(topic) or is_rectified(self._node.resolve_topic_name(topic))
+        return lens == 'rectified'
 
     def _warn_of_qos(self, topic: str, ours: QoSProfile) -> None:
         """Logs what the publishers offer, and what we request."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,16 @@ from posenet_ros.ros.markers import in_space
 from posenet_ros.ros.messages import people_array, pose_array_3d, transforms
 from posenet_ros.ros.serialized_image import read_compressed_image, read_image
 from posenet_ros.ros.worker import Worker
+from posenet_ros.space.camera_model import has_values
 from posenet_ros.space.lift import Pose3D
 from posenet_ros.space.pairing import NANOSECONDS, Depth, Paired, Pairing
 from posenet_ros.warm_up import compile_lifting
 
 if TYPE_CHECKING:
     from tf2_ros import TransformBroadcaster
+
+
+SILENT_SECONDS = 3.0  # without a depth image, until the log says so
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Found:
     width: int
     height: int
     poses: list[Pose]  # as published
+    flipped: bool  # x of the poses is mirrored
 
     @property
     def image(self) -> tuple[str, int, int]:
@@ -54,6 +60,7 @@ class Lifting:
         values: of the node's parameters; those of the group space are used, and what the markers
             need.
         report: takes unexpected exceptions.
+        resting: whether nothing is published now.
     """
 
     def __init__(
@@ -62,9 +69,15 @@ class Lifting:
         cameras: dict[str, Camera],
         values: Callable[[], dict[str, Any]],
         report: Callable[[BaseException], None],
+        resting: Callable[[], bool],
     ) -> None:
+        self._node = node
         self._warnings = LimitedWarnings(node)
+        self._started = time.monotonic()
+        self._last_depth: dict[str, float] = {}  # by camera, time.monotonic()
         self._cameras = cameras
+        self._report = report
+        self._resting = resting
         self._values = values
         compile_lifting()  # now, not while the first people wait
         now = values()
@@ -72,7 +85,7 @@ class Lifting:
         self.broadcaster: TransformBroadcaster | None = None  # of frames; the node owns it
         wait = now['depth_wait'] if self._depth_wanted else 0.0
         self._pairing: Pairing[Found] = Pairing(now['depth_slop'], wait)
-        self._worker: Worker[Paired[Found]] = Worker(
+        self._worker: Worker[Paired] = Worker(
             'posenet_space', self._pairing, self._lift_all, report
         )
         self._worker.start()
@@ -93,8 +106,7 @@ class Lifting:
 
     def put(self, camera: Camera, found: Found) -> None:
         """Adds the poses of an image."""
-        if self._pairing.put(camera.name, nanoseconds(found.header), found):
-            camera.statistics.people_without_depth('too many waited')
+        self._pairing.put(camera.name, nanoseconds(found.header), found)
 
     def put_depth(self, camera: Camera, message: bytes) -> None:
         """Adds a depth image, of which only the stamp is read."""
@@ -103,26 +115,41 @@ class Lifting:
         except ImageError as error:
             self._warn(camera, f'a depth image is broken: {error}')
             return
+        self._last_depth[camera.name] = time.monotonic()
         self._pairing.put_depth(camera.name, stamp, message)
 
     # Out: the own thread.
 
-    def _lift_all(self, ready: dict[str, Paired[Found]]) -> None:
+    def _lift_all(self, ready: dict[str, Paired]) -> None:
         for name, paired in ready.items():
-            self._lift(self._cameras[name], paired.item, paired.depth)
+            try:
+                self._lift(self._cameras[name], paired.item, paired.depth)
+            except BaseException as error:  # must not cost the other cameras their people
+                self._report(error)
 
     def _lift(self, camera: Camera, found: Found, depth: Depth | None) -> None:
+        if self._resting():
+            return
         values = self._values()
-        flipped = values['flip_horizontal']
+        flipped = found.flipped
         people, depth_stamp = None, 0
-        if camera.model(found.width, found.height) is None:
+        if camera.placer.info is None or not has_values(camera.placer.info):
             self._warn(
                 camera, f'people cannot be placed without a calibration on {camera.info_topic}'
             )
+        elif camera.model(found.width, found.height) is None:
+            pass  # the camera has said why
         elif depth is not None:
             people, depth_stamp = self._with_depth_image(camera, found, depth, flipped), depth.stamp
         elif self._depth_wanted:
             camera.statistics.people_without_depth('no depth image in time')
+            if time.monotonic() > self._last_depth.get(camera.name, self._started) + SILENT_SECONDS:
+                self._warn(
+                    camera,
+                    f'no depth image comes on {camera.depth_topic}, which '
+                    f'{self._node.count_publishers(camera.depth_topic)} nodes publish; people are '
+                    'placed by their usual size',
+                )
         if people is None:
             people = camera.placer.place(*found.image, found.poses, flipped=flipped)
             depth_stamp = 0
@@ -150,7 +177,9 @@ class Lifting:
         depth_stamp: int,
         values: dict[str, Any],
     ) -> None:
-        header, flipped = found.header, values['flip_horizontal']
+        if self._resting():
+            return
+        header, flipped = found.header, found.flipped
         chosen = values['min_pose_score'], values['people_point']
         camera.publish_space(
             lambda: pose_array_3d(header, depth_stamp, people),

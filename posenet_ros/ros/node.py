@@ -272,6 +272,7 @@ class PoseNetNode(LifecycleNode):
                 lazy,
                 values['max_image_pixels'],
                 values['lens'],
+                values['depth_lens'],
                 values['lift'] != 'off',
                 depth.get(name),
             )

@@ -239,6 +239,13 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         choices=('auto', 'raw', 'rectified'),
     ),
     ParameterSpec(
+        'depth_lens',
+        'auto',
+        'The same of the depth images: those of depth_image_proc are rectified.',
+        'space',
+        choices=('auto', 'raw', 'rectified'),
+    ),
+    ParameterSpec(
         'people_point',
         'torso',
         'Where people are on ~/people and in tf: torso, or feet, where an ankle is known.',

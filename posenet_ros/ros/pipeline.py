@@ -125,7 +125,11 @@ class Pipeline:
         self._overlay_worker.start()
         if self._parameters.values['lift'] != 'off':
             self.lifting = Lifting(
-                self._node, self.cameras, lambda: self._parameters.values, self._log_unexpected
+                self._node,
+                self.cameras,
+                lambda: self._parameters.values,
+                self._log_unexpected,
+                lambda: bool(self._resting),
             )
         return self.net
 
@@ -288,7 +292,9 @@ class Pipeline:
         latency = self._latency(camera, header, times.inference)
         people = sum(pose.score >= values['min_pose_score'] for pose in published)
         if self.lifting is not None and self.lifting.wanted(camera):
-            self.lifting.put(camera, Found(header, image.shape[1], image.shape[0], published))
+            height, width = image.shape[:2]
+            flipped = values['flip_horizontal']
+            self.lifting.put(camera, Found(header, width, height, published, flipped))
         if camera.overlays_wanted():
             self._overlays.put(camera.name, Overlay(header, image, poses, stream.closeups))
         camera.statistics.image_looked_at(stream.whole, len(stream.closeups), stream.counts)

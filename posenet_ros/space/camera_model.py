@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,10 @@ LEAST_FOCAL_LENGTH = 0.01
 LARGEST_VALUE = 1e9
 # A pixel whose ray is projected farther from it, in pixels, is one that the lens cannot see.
 MOST_APART = 0.5
-# Numbers of coefficients that OpenCV's models have.
+# Numbers of coefficients that OpenCV's models have; drivers call all of them plumb_bob.
 COEFFICIENTS = {
-    'plumb_bob': (4, 5),
-    'rational_polynomial': (8, 12, 14),
+    'plumb_bob': (4, 5, 8, 12, 14),
+    'rational_polynomial': (4, 5, 8, 12, 14),
     'equidistant': (4,),
     'fisheye': (4,),
 }
@@ -113,7 +113,7 @@ class CameraModel:
             CalibrationError: it is that of an image of another size, or no camera has its values.
         """
         k, p, r, d = (np.asarray(part, np.float64) for part in _parts(info))
-        if not k.any() and not p.any():  # as uncalibrated cameras publish it
+        if not has_values(info):
             return None
         for value in (*k, *p, *r, *d):
             _check_value(float(value))
@@ -128,8 +128,9 @@ class CameraModel:
         scale_y = height / (roi.height or info.height or height)
         lens: dict[str, Any] = {}
         if not use_p and not rectified:
-            if d.any():
-                lens = {'distortion_model': str(info.distortion_model), 'distortion': tuple(d)}
+            kind = str(info.distortion_model) or 'plumb_bob'
+            if d.any() or (len(d) and kind in FISHEYE):  # zeros of a fisheye are no pinhole
+                lens = {'distortion_model': kind, 'distortion': tuple(d)}
             if r.any() and not np.array_equal(r, np.eye(3).reshape(-1)):
                 lens['rotation'] = tuple(r)
         return cls(
@@ -176,6 +177,17 @@ class CameraModel:
                 rays = np.where(turned[..., 2:] > 0, turned[..., :2] / turned[..., 2:], np.nan)
         return rays
 
+    def scales(self, pixels: np.ndarray) -> np.ndarray:
+        """How much a ray changes with a pixel, (..., 2) -> (...): 1 / focal on the axis.
+
+        NaN where the lens cannot see.
+        """
+        if not self.distortion:
+            return np.full(np.shape(pixels)[:-1], 1 / self.focal)
+        steps = [self.rays(pixels + step) - self.rays(pixels - step) for step in np.eye(2) / 2]
+        (a, b), (c, d) = (np.moveaxis(step, -1, 0) for step in steps)
+        return np.sqrt(np.abs(a * d - b * c))
+
     def points(self, pixels: np.ndarray, depths: np.ndarray | float) -> np.ndarray:
         """Points of the frame, (..., 3), of pixels (..., 2) at depths (...) along z, in metres."""
         rays = self.rays(pixels)
@@ -190,6 +202,16 @@ class CameraModel:
             points = points @ np.reshape(self.rotation, (3, 3))
         with np.errstate(divide='ignore', invalid='ignore'):
             rays = np.where(points[..., 2:] > 0, points[..., :2] / points[..., 2:], np.nan)
+        return self._pixels(rays)
+
+    def of_rays(self, rays: np.ndarray) -> np.ndarray:
+        """Pixels of rays that another camera in the same place has, (..., 2)."""
+        if not self.rotation:
+            return self._pixels(rays)
+        still = replace(self, offset_x=0.0, offset_y=0.0)
+        return still.project(np.concatenate([rays, np.ones((*rays.shape[:-1], 1))], axis=-1))
+
+    def _pixels(self, rays: np.ndarray) -> np.ndarray:
         if self.distortion:
             return self._distorted(rays.reshape(-1, 2)).reshape(rays.shape)
         return rays * (self.focal_x, self.focal_y) + (self.centre_x, self.centre_y)
@@ -243,6 +265,12 @@ class CameraModel:
             pixels, _ = cv2.projectPoints(points, still, still, matrix, distortion)
             pixels = pixels[:, 0]
         return np.asarray(np.where(seen[:, None], pixels, np.nan))
+
+
+def has_values(info: Any) -> bool:
+    """Whether a camera_info holds a calibration at all; uncalibrated cameras publish zeros."""
+    k, p, *_ = _parts(info)
+    return bool(np.any(k) or np.any(p))
 
 
 def _parts(info: Any) -> tuple[Sequence[float], ...]:

@@ -189,7 +189,8 @@ class PoseLifter:
             if unknown.any():
                 deviations[i, unknown] = 0.06 * math.sqrt(area_of_person(keypoints[i]))
         rays = self.camera.rays(keypoints)
-        spreads = deviations / self.camera.focal
+        scales = self.camera.scales(keypoints)
+        spreads = deviations * scales
         guesses = np.array(
             [guess_distance(rays[i], scores[i], spreads[i]) for i in range(len(poses))]
         )
@@ -199,7 +200,7 @@ class PoseLifter:
         if depth is not None:
             sampler = DepthSampler(depth, float(metres or 1.0))
             noise = sampler.noise()
-            self._sample(sampler, keypoints, guesses[:, 0], around, along)
+            self._sample(sampler, keypoints, scales, guesses[:, 0], around, along)
         offset = np.array([self.camera.offset_x, self.camera.offset_y])
         return [
             _lifted(
@@ -214,6 +215,7 @@ class PoseLifter:
         self,
         sampler: DepthSampler,
         keypoints: np.ndarray,
+        scales: np.ndarray,
         distances: np.ndarray,
         around: np.ndarray,
         along: np.ndarray,
@@ -225,11 +227,11 @@ class PoseLifter:
         if self.depth_camera is None:
             # A pixel's centre has whole coordinates.
             centres = (keypoints + 0.5) * (scale_x, scale_y) - 0.5
-            focal = self.camera.focal * math.sqrt(scale_x * scale_y)
+            focals = math.sqrt(scale_x * scale_y) / scales
         else:
-            centres = self.depth_camera.project(self.camera.points(keypoints, known))
-            focal = self.depth_camera.focal
-        radii = np.maximum(REACH * focal / known, LEAST_PIXELS)
+            centres = self.depth_camera.of_rays(self.camera.rays(keypoints))
+            focals = 1 / self.depth_camera.scales(centres)
+        radii = np.maximum(np.nan_to_num(REACH * focals / known), LEAST_PIXELS)
         around[:] = sampler.at(centres[:, :, None] + radii[:, :, None, None] * AROUND)
         first, second = TREE[:LIMBS].T
         start, whole = centres[:, first], centres[:, second] - centres[:, first]

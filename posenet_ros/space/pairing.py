@@ -12,8 +12,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 Item = TypeVar('Item')
 
-MOST_DEPTHS = 8  # of a camera, that are kept
-MOST_ITEMS = 100  # of a camera, that wait; more would be seconds
+# Depth images of a camera that are kept: a slow network gives the poses long after the image.
+DEPTH_SECONDS = 2.0
+MOST_DEPTHS = 64
+MOST_WAITING = 30  # of a camera; beyond them the oldest waits no longer
 NANOSECONDS = 1_000_000_000
 
 
@@ -24,10 +26,10 @@ class Depth(NamedTuple):
     message: Any
 
 
-class Paired(NamedTuple, Generic[Item]):
+class Paired(NamedTuple):  # not generic as well: Python 3.10 has no such thing
     """An item, and the depth image of its moment; None if none came in time."""
 
-    item: Item
+    item: Any
     depth: Depth | None
 
 
@@ -60,16 +62,12 @@ class Pairing(Generic[Item]):
         self._depths: dict[str, deque[Depth]] = {}
         self._closed = False
 
-    def put(self, camera: str, stamp: int, item: Item) -> bool:
-        """Adds an item, with its stamp in nanoseconds. Returns whether the oldest was lost."""
+    def put(self, camera: str, stamp: int, item: Item) -> None:
+        """Adds an item, with its stamp in nanoseconds."""
         with self._changed:
             waiting = self._waiting.setdefault(camera, deque())
             waiting.append(_Waiting(item, stamp, self._clock() + self._wait))
-            lost = len(waiting) > MOST_ITEMS
-            if lost:
-                waiting.popleft()
             self._changed.notify()
-            return lost
 
     def put_depth(self, camera: str, stamp: int, message: Any) -> None:
         """Adds a depth image. Where stamps begin again, as those of a bag do, earlier ones go."""
@@ -78,9 +76,11 @@ class Pairing(Generic[Item]):
             if depths and stamp < depths[-1].stamp - NANOSECONDS:
                 depths.clear()
             depths.append(Depth(stamp, message))
+            while depths[0].stamp < stamp - round(DEPTH_SECONDS * NANOSECONDS):
+                depths.popleft()
             self._changed.notify()
 
-    def take(self, most: int | None = None) -> dict[str, Paired[Item]] | None:
+    def take(self, most: int | None = None) -> dict[str, Paired] | None:
         """Waits for items that are ready, and takes one of each camera; None once closed."""
         with self._changed:
             while not self._closed:
@@ -92,7 +92,7 @@ class Pairing(Generic[Item]):
                 self._changed.wait(min(deadlines) - now if deadlines else None)
             return None
 
-    def ready(self, everything: bool = False) -> Iterator[tuple[str, Paired[Item]]]:
+    def ready(self, everything: bool = False) -> Iterator[tuple[str, Paired]]:
         """What is ready now, without waiting: for a recording, whose own time is the clock.
 
         Args:
@@ -119,17 +119,17 @@ class Pairing(Generic[Item]):
         return [
             camera
             for camera, waiting in self._waiting.items()
-            if waiting and self._ready(camera, waiting[0], now)
+            if waiting and (len(waiting) > MOST_WAITING or self._ready(camera, waiting[0], now))
         ]
 
     def _ready(self, camera: str, waiting: _Waiting[Item], now: float) -> bool:
         depths = self._depths.get(camera)
         return now >= waiting.deadline or bool(depths and depths[-1].stamp >= waiting.stamp)
 
-    def _pair(self, camera: str) -> Paired[Item]:
+    def _pair(self, camera: str) -> Paired:
         waiting = self._waiting[camera].popleft()
         nearest = min(
-            self._depths.get(camera, ()),
+            reversed(self._depths.get(camera, deque())),  # the newest of several without a stamp
             key=lambda depth: abs(depth.stamp - waiting.stamp),
             default=None,
         )

@@ -141,7 +141,7 @@ def test_strides_of_the_image_do_not_matter():
 
 
 def test_images_that_share_memory_with_others_show_their_own_pixels():
-    """At the scale 1, where every column is a column of the image, up to the last byte."""
+    """Enlarged, and at the scale 1, where every column is one of the image, up to the last byte."""
     five_bytes = np.random.default_rng(1).integers(0, 256, (33, 33, 5), np.uint8)
     one_byte = five_bytes[..., 0].copy()
     row = five_bytes[0, :, :3].copy()
@@ -156,6 +156,7 @@ def test_images_that_share_memory_with_others_show_their_own_pixels():
     ):
         found = network_input(view, 33, 33)
         assert np.array_equal(found, view.astype(np.float32) / np.float32(127.5) - np.float32(1))
+        assert np.array_equal(network_input(view, 65, 65), network_input(view.copy(), 65, 65))
 
 
 def test_grey_image_is_one_of_three_equal_colours():

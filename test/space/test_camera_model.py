@@ -104,6 +104,24 @@ def test_region_and_binning_are_counted_in():
     assert (camera.centre_x, camera.centre_y) == (115, 92.5)
 
 
+def test_ideal_fisheye_is_no_pinhole():
+    camera = CameraModel.of_info(info(d=(0.0,) * 4, distortion_model='equidistant'), 640, 480)
+    ray = camera.rays(np.array([330 + 520 * np.pi / 4, 235.0]))  # 45 degrees off the axis
+    assert ray.tolist() == pytest.approx([1.0, 0.0], abs=1e-6)
+
+
+def test_scale_is_that_of_the_place_in_the_image():
+    pinhole = CameraModel(640, 480, 500, 500, 320, 240)
+    assert pinhole.scales(grid()).shape == (7, 9)
+    assert np.allclose(pinhole.scales(grid()), 1 / 500)
+    fisheye = CameraModel(640, 480, 300, 300, 320, 240, 'fisheye', (0.0,) * 4)
+    angle = np.pi / 4
+    scale = fisheye.scales(np.array([320 + 300 * angle, 240.0]))
+    # Along the radius 1 / (f cos^2), across it tan / (f angle): the mean of both.
+    expected = np.sqrt(1 / np.cos(angle) ** 2 * np.tan(angle) / angle) / 300
+    assert scale == pytest.approx(expected, rel=0.001)
+
+
 def test_size_that_was_never_filled_in_is_the_images():
     assert CameraModel.of_info(info(width=0, height=0), 640, 480).focal_x == 520
 

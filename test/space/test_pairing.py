@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from posenet_ros.space.pairing import MOST_DEPTHS, MOST_ITEMS, Pairing
+from posenet_ros.space.pairing import MOST_DEPTHS, MOST_WAITING, Pairing
 
 MS = 1_000_000
 
@@ -84,12 +84,32 @@ def test_stamps_that_begin_again_forget_the_earlier_ones(pairing, clock):
     assert taken(pairing) == {'': ('poses', b'new')}
 
 
-def test_memory_is_bounded(pairing):
-    lost = [pairing.put('', i * MS, i) for i in range(MOST_ITEMS + 2)]
-    assert lost.count(True) == 2
-    for i in range(20):
-        pairing.put_depth('', i * MS, bytes([i]))
+def test_slow_poses_still_find_their_depth_image(pairing):
+    for i in range(60):
+        pairing.put_depth('', i * 33 * MS, str(i).encode())
+    pairing.put('', 30 * 33 * MS, 'a second later')
+    assert taken(pairing) == {'': ('a second later', b'30')}
+
+
+def test_images_without_stamps_have_the_newest_depth_image(pairing):
+    for i in range(3):
+        pairing.put_depth('', 0, str(i).encode())
+    pairing.put('', 0, 'poses')
+    assert taken(pairing) == {'': ('poses', b'2')}
+
+
+def test_memory_is_bounded_and_nothing_is_lost(pairing):
+    items = range(MOST_WAITING + 5)
+    for i in items:
+        pairing.put('', i * MS, i)
+    early = [pair.item for _, pair in pairing.ready()]
+    assert early == [0, 1, 2, 3, 4]  # they wait no longer
+    assert [*early, *(pair.item for _, pair in pairing.ready(everything=True))] == list(items)
+    for i in range(200):
+        pairing.put_depth('', i * MS, b'')
     assert len(pairing._depths['']) == MOST_DEPTHS
+    pairing.put_depth('', 60_000 * MS, b'')
+    assert len(pairing._depths['']) == 1  # the others are too old
     pairing.clear()
     assert not pairing._waiting and not pairing._depths
 
