@@ -389,7 +389,7 @@ def test_markers_are_finite_whatever_the_calibration(start_node, peer, camera, a
         ]
         assert len(points) > 40
         assert all(math.isfinite(v) for p in points for v in (p.x, p.y, p.z)), values
-    assert 1 <= node.output.count('are placed as without a calibration') <= len(BAD_CALIBRATIONS)
+    assert 1 <= node.output.count('are drawn as without a calibration') <= len(BAD_CALIBRATIONS)
 
 
 def test_hostile_words_are_quoted_shortly_and_once(start_node, peer, camera, astronaut):
