@@ -43,7 +43,8 @@ class _Waiting(Generic[Item]):
 class Pairing(Generic[Item]):
     """Gives each item the depth image whose stamp is nearest, in the order of the items.
 
-    An item is ready when a depth image as new as it, or newer, has come; or at its deadline.
+    An item is ready when a depth image as new as it, or newer, has come; when the next one is not
+    expected to be nearer than the last; or at its deadline.
 
     Args:
         slop: most seconds between an item and its depth image.
@@ -124,7 +125,15 @@ class Pairing(Generic[Item]):
 
     def _ready(self, camera: str, waiting: _Waiting[Item], now: float) -> bool:
         depths = self._depths.get(camera)
-        return now >= waiting.deadline or bool(depths and depths[-1].stamp >= waiting.stamp)
+        if now >= waiting.deadline:
+            return True
+        if not depths:
+            return False
+        last = depths[-1].stamp
+        if last >= waiting.stamp or len(depths) < 2:
+            return last >= waiting.stamp
+        expected = last + (last - depths[-2].stamp)  # stamp of the next one
+        return waiting.stamp - last <= min(self._slop, expected - waiting.stamp)
 
     def _pair(self, camera: str) -> Paired:
         waiting = self._waiting[camera].popleft()

@@ -65,6 +65,18 @@ def test_depth_that_comes_later_is_waited_for_and_not_for_long(pairing, clock):
     assert taken(pairing) == {'': ('without', None)}
 
 
+def test_depth_that_is_a_little_older_is_taken_at_once(pairing):
+    """Nothing nearer is to be expected: the next depth image is 61 ms away."""
+    for at in (4930, 4995):
+        pairing.put_depth('', at * MS, str(at).encode())
+    pairing.put('', 5000 * MS, 'poses')
+    assert taken(pairing) == {'': ('poses', b'4995')}
+    pairing.put('', 5055 * MS, 'next')  # 5060 is expected
+    assert not list(pairing.ready())
+    pairing.put_depth('', 5060 * MS, b'5060')
+    assert taken(pairing) == {'': ('next', b'5060')}
+
+
 def test_order_is_kept_and_cameras_do_not_wait_for_each_other(pairing, clock):
     pairing.put('left', 5000 * MS, 'first')
     pairing.put('left', 5033 * MS, 'second')
