@@ -28,8 +28,7 @@ from posenet_ros.stream import PoseStream
 EXAMPLES = """examples:
   posenet bag recorded/ with_poses/
   posenet bag recorded.mcap with_poses/ --node --topic /camera/image_raw --annotated
-  posenet bag recorded/ in_space/ --node --topic /camera/color/image_raw \\
-    --depth /camera/aligned_depth_to_color/image_raw"""
+  posenet bag recorded/ in_space/ --node --topic /color/image_raw --depth /depth/image_rect"""
 
 
 def add_parser(commands: Any) -> None:

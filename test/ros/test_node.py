@@ -627,8 +627,9 @@ def test_rounds_leave_no_thread_file_or_memory_behind(start_node, peer):
     rounds(10)
     before = used()
     rounds(90)
+    # A thread of the middleware may be about to end; one leaked in each round does not.
+    assert wait_until(lambda: used()['threads'] <= before['threads'], 10), used()
     after = used()
-    assert after['threads'] <= before['threads']
     assert after['files'] <= before['files']
     assert after['megabytes'] < before['megabytes'] + 10
 

@@ -38,11 +38,11 @@ def camera_info(**values):
 class DepthCamera:
     """Colour and depth of the scene, a frame every 33 ms."""
 
-    def __init__(self, peer, depth_kind=Image, depth_topic='depth/image_rect_raw'):
+    def __init__(self, peer, depth_kind=Image, depth_topic='depth/image_rect_raw', prefix=''):
         self.peer = peer
-        self.camera = Camera(peer)
-        self.info = peer.create_publisher(CameraInfo, 'camera_info', 10)
-        self.depth = peer.create_publisher(depth_kind, depth_topic, 10)
+        self.camera = Camera(peer, f'{prefix}image_raw')
+        self.info = peer.create_publisher(CameraInfo, f'{prefix}camera_info', 10)
+        self.depth = peer.create_publisher(depth_kind, f'{prefix}{depth_topic}', 10)
         self.frame = 0
         self.colour = as_image(scene().colour)
         self.depth_image = as_image(scene().depth, '16UC1')
@@ -203,6 +203,26 @@ def test_depth_of_half_the_rate_that_comes_late_and_stops(start_node, peer, dept
     depth_camera.send_until(lambda: len(measured(poses_3d[before:])) >= 3)
     peer.spin_for(0.5)
     assert stamps(poses) == stamps(poses_3d)
+
+
+def test_each_camera_has_its_own_depth(start_node, peer):
+    """One of two cameras has no depth images: its people are placed by their size."""
+    cameras = [DepthCamera(peer, prefix=f'{name}/') for name in ('left', 'right')]
+    cameras[1].every = 0
+    people = [peer.collect(PoseArray3D, f'{NODE}/{name}/poses_3d') for name in ('left', 'right')]
+    start_node(cameras=['left', 'right'], lift='depth')
+    for camera in cameras:
+        camera.camera.wait_for_node()
+
+    def step():
+        for camera in cameras:
+            camera.send()
+        return len(measured(people[0])) >= 3 and any(map(clear_people, people[1]))
+
+    assert peer.spin_until(step, 40)
+    assert not measured(people[1])
+    right = next(message for message in people[1] if clear_people(message))
+    assert clear_people(right)[0].torso_state == PersonPose3D.GUESSED
 
 
 def test_compressed_depth_is_read(start_node, peer, outputs):

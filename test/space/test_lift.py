@@ -57,7 +57,7 @@ class Result:
 
 
 @functools.cache
-def result(distance, noise='', labels=0.0, scenes=12, camera=PINHOLE, table=()):
+def result(distance, noise='', labels=0.0, scenes=8, camera=PINHOLE, table=()):
     stages = []
     for seed in range(scenes):
         behind = float(np.random.default_rng(seed).uniform(0.5, 3.0))
@@ -70,7 +70,7 @@ def result(distance, noise='', labels=0.0, scenes=12, camera=PINHOLE, table=()):
 @pytest.mark.parametrize('distance', [1.0, 3.0, 6.0])
 def test_joints_in_view_are_where_they_are(distance, camera):
     found = result(distance, camera=camera)
-    assert found.good.sum() > 60
+    assert found.good.sum() > 35
     assert found.good.sum() > 0.94 * found.visible.sum()
     assert np.median(found.error[found.good]) < 0.015
     assert np.percentile(found.error[found.good], 90) < 0.07
@@ -101,9 +101,9 @@ def test_deviations_across_the_ray_are_the_keypoints():
 
 def test_joint_that_misses_its_limb_is_not_measured_on_the_wall():
     """Keypoints half as far off as people's labels differ, in front of a wall."""
-    found = result(2.5, 'kinect', labels=0.5, scenes=30)
+    found = result(2.5, 'kinect', labels=0.5, scenes=16)
     assert found.on_the_wall() == 0
-    assert found.measured.sum() > 400
+    assert found.measured.sum() > 150
 
 
 def test_people_behind_a_table_are_where_they_are():
@@ -117,7 +117,7 @@ def test_people_behind_a_table_are_where_they_are():
 
 
 def test_people_in_front_of_each_other_keep_their_own_depth():
-    stages = [people_at([1.5, 2.5, 4.0], seed, noise='d435') for seed in range(12)]
+    stages = [people_at([1.5, 2.5, 4.0], seed, noise='d435') for seed in range(8)]
     found = Result(stages)
     assert found.good.sum() > 60
     assert np.percentile(np.abs(found.along[found.good]), 90) < 0.15
