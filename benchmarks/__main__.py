@@ -3,7 +3,7 @@
 Usage: python -m benchmarks [--quick] [--keep] [SECTION ...]
 
 Prints the figures, whether their targets are reached or not; writes benchmarks.json and
-benchmarks.png. All of it takes about 45 minutes; --quick takes about 9 and is less exact.
+benchmarks.png. All of it takes about 50 minutes; --quick takes about 10 and is less exact.
 """
 
 from __future__ import annotations

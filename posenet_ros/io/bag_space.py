@@ -12,8 +12,9 @@ from functools import partial
 from typing import Any
 
 from posenet_ros.core.decode import Pose
-from posenet_ros.errors import CalibrationError, ImageError, PoseNetError
+from posenet_ros.errors import ImageError, PoseNetError
 from posenet_ros.io.bag_file import Bag, Record, Topic
+from posenet_ros.io.image_message import stamp_nanoseconds
 from posenet_ros.io.placing import Placer, is_rectified
 from posenet_ros.space.lift import Pose3D
 from posenet_ros.space.pairing import NANOSECONDS, Pairing
@@ -152,15 +153,11 @@ class BagSpace:
             if placer.model(found.width, found.height) is None:
                 self._tell(name, f'no calibration on {self._info_of[name]}: nobody is placed')
                 depth = None
-            people = None
-            if depth is not None:
-                try:
-                    people = placer.place(*image, found.poses, depth.message, self._flipped)
-                except (ImageError, CalibrationError) as error:
-                    self._tell(name, f'a depth image cannot be used: {error}')
-            stamp = depth.stamp if depth is not None and people is not None else 0
-            if people is None:
-                people = placer.place(*image, found.poses, flipped=self._flipped)
+            message, stamp = (depth.message, depth.stamp) if depth is not None else (None, 0)
+            people, why = placer.place_or_guess(*image, found.poses, message, self._flipped)
+            if why:
+                self._tell(name, f'a depth image cannot be used: {why}')
+                stamp = 0
             self._placed.append(Placed(name, found.time, found.header, stamp, people))
 
     def _tell(self, topic: str, text: str) -> None:
@@ -179,4 +176,4 @@ def info_topic(images: str) -> str:
 
 def _stamp(header: Any, time: int) -> int:
     """Nanoseconds of a header; the bag's time where it has none."""
-    return int(header.stamp.sec * NANOSECONDS + header.stamp.nanosec) or time
+    return stamp_nanoseconds(header) or time

@@ -254,6 +254,11 @@ def stamp_seconds(header: Any) -> float:
     return float(header.stamp.sec + header.stamp.nanosec / 1e9)
 
 
+def stamp_nanoseconds(header: Any) -> int:
+    """Likewise, in nanoseconds."""
+    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
+
+
 def copy_rgb(image: np.ndarray, out: np.ndarray) -> None:
     """Copies an image into a contiguous array.
 

@@ -111,6 +111,22 @@ class Placer:
         depth_model = self._depth_model(model, *image.depth.shape)
         return PoseLifter(model, depth_model).lift(poses, image.depth, image.metres)
 
+    def place_or_guess(
+        self,
+        frame_id: str,
+        width: int,
+        height: int,
+        poses: Sequence[Pose],
+        depth: Any = None,
+        flipped: bool = False,
+    ) -> tuple[list[Pose3D], str]:
+        """As place; by their usual size where the depth image cannot be used, and why it cannot."""
+        image = frame_id, width, height
+        try:
+            return self.place(*image, poses, depth, flipped), ''
+        except (ImageError, CalibrationError) as error:
+            return self.place(*image, poses, flipped=flipped), str(error)
+
     def _depth_model(self, model: CameraModel, height: int, width: int) -> CameraModel | None:
         """The lens of depth images of a size; None if they show the same pixels, scaled."""
         same_size = (width, height) == (model.width, model.height)

@@ -242,9 +242,10 @@ class Camera:
         receives: Callable[..., None] = receive_numbered if HAS_MESSAGE_INFO else receive
         kind = CompressedImage if self._compressed else Image
         # raw: an image that is replaced by a newer one is never deserialised
-        self._image_topic = self._subscribe(kind, self.topics.image, receives, raw=True)
+        into = self._subscriptions
+        self._image_topic = self._subscribe(into, kind, self.topics.image, receives, raw=True)
         self._camera_info_topic = self._subscribe(
-            CameraInfo, self.topics.camera_info, self._on_camera_info
+            into, CameraInfo, self.topics.camera_info, self._on_camera_info
         )
 
     def _open_depth(self, on_depth: Callable[[Camera, Received], None]) -> None:
@@ -254,15 +255,16 @@ class Camera:
         def receive_info(info: CameraInfo) -> None:
             self.placer.depth_info = info
 
-        subscriptions, self._subscriptions = self._subscriptions, self._depth_subscriptions
-        try:
-            kind = CompressedImage if topics.compressed else Image
-            self._depth_topic = self._subscribe(
-                kind, topics.depth, lambda message: on_depth(self, message), True, DEPTH_QOS
-            )
-            self._depth_info_topic = self._subscribe(CameraInfo, topics.camera_info, receive_info)
-        finally:
-            self._subscriptions = subscriptions
+        into = self._depth_subscriptions
+        self._depth_topic = self._subscribe(
+            into,
+            CompressedImage if topics.compressed else Image,
+            topics.depth,
+            lambda message: on_depth(self, message),
+            raw=True,
+            qos=DEPTH_QOS,
+        )
+        self._depth_info_topic = self._subscribe(into, CameraInfo, topics.camera_info, receive_info)
 
     def read(self, received: Received) -> tuple[Header, np.ndarray]:
         """Header and pixels of an image: uint8 RGB (H, W, 3).
@@ -323,7 +325,7 @@ class Camera:
             distance = values['marker_distance']
 
             def placed() -> list[Placed]:
-                camera = self.model(width, height) or CameraModel.uncalibrated(
+                camera = self.placer.model(width, height) or CameraModel.uncalibrated(
                     width, height, values['marker_plane_width'] / distance
                 )
                 return on_plane(camera, poses, distance, flipped, deviations)
@@ -379,10 +381,6 @@ class Camera:
         if self._people.get_subscription_count() > 0:
             self._people.publish(people())
 
-    def model(self, width: int, height: int) -> CameraModel | None:
-        """What is known of the lens, for images of this size; None without a calibration."""
-        return self.placer.model(width, height)
-
     def clear_markers(self) -> None:
         """Removes the markers that rviz still shows."""
         with contextlib.suppress(Exception):  # the context may be shutting down
@@ -425,13 +423,14 @@ class Camera:
 
     def _subscribe(
         self,
+        into: list[Subscription[Any]],
         kind: type,
         topic: str,
         callback: Callable[..., None],
         raw: bool = False,
         qos: QoSProfile = IMAGE_QOS,
     ) -> str:
-        """Returns the topic as rclpy has resolved it."""
+        """Adds a subscription to a list. Returns the topic as rclpy has resolved it."""
         qos = _copy(qos)
         resolved = self._node.resolve_topic_name(topic)
         subscription = self._node.create_subscription(
@@ -446,7 +445,7 @@ class Camera:
             ),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
-        self._subscriptions.append(subscription)
+        into.append(subscription)
         return subscription.topic_name
 
     def _on_camera_info(self, info: CameraInfo) -> None:

@@ -11,7 +11,8 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 
 from posenet_ros.core.decode import Pose
-from posenet_ros.errors import CalibrationError, ConfigError, ImageError
+from posenet_ros.errors import ConfigError, ImageError
+from posenet_ros.io.image_message import stamp_nanoseconds
 from posenet_ros.ros.camera import Camera
 from posenet_ros.ros.log import LimitedWarnings
 from posenet_ros.ros.markers import in_space
@@ -20,7 +21,7 @@ from posenet_ros.ros.serialized_image import read_compressed_image, read_image
 from posenet_ros.ros.worker import Worker
 from posenet_ros.space.camera_model import has_values
 from posenet_ros.space.lift import Pose3D
-from posenet_ros.space.pairing import NANOSECONDS, Depth, Paired, Pairing
+from posenet_ros.space.pairing import Depth, Paired, Pairing
 from posenet_ros.warm_up import compile_lifting
 
 if TYPE_CHECKING:
@@ -44,11 +45,6 @@ class Found:
     def image(self) -> tuple[str, int, int]:
         """Of what: frame, width and height."""
         return self.header.frame_id, self.width, self.height
-
-
-def nanoseconds(header: Header) -> int:
-    """The stamp of a header."""
-    return int(header.stamp.sec) * NANOSECONDS + int(header.stamp.nanosec)
 
 
 class Lifting:
@@ -106,12 +102,12 @@ class Lifting:
 
     def put(self, camera: Camera, found: Found) -> None:
         """Adds the poses of an image."""
-        self._pairing.put(camera.name, nanoseconds(found.header), found)
+        self._pairing.put(camera.name, stamp_nanoseconds(found.header), found)
 
     def put_depth(self, camera: Camera, message: bytes) -> None:
         """Adds a depth image, of which only the stamp is read."""
         try:
-            stamp = nanoseconds(self._read(camera, message).header)
+            stamp = stamp_nanoseconds(self._read(camera, message).header)
         except ImageError as error:
             self._warn(camera, f'a depth image is broken: {error}')
             return
@@ -130,62 +126,51 @@ class Lifting:
     def _lift(self, camera: Camera, found: Found, depth: Depth | None) -> None:
         if self._resting():
             return
-        values = self._values()
-        flipped = found.flipped
-        people, depth_stamp = None, 0
+        message, depth_stamp = None, 0
         if camera.placer.info is None or not has_values(camera.placer.info):
             self._warn(
                 camera, f'people cannot be placed without a calibration on {camera.info_topic}'
             )
-        elif camera.model(found.width, found.height) is None:
+        elif camera.placer.model(found.width, found.height) is None:
             pass  # the camera has said why
         elif depth is not None:
-            people, depth_stamp = self._with_depth_image(camera, found, depth, flipped), depth.stamp
+            message, depth_stamp = self._read(camera, depth.message), depth.stamp
         elif self._depth_wanted:
             camera.statistics.people_without_depth('no depth image in time')
-            if time.monotonic() > self._last_depth.get(camera.name, self._started) + SILENT_SECONDS:
-                self._warn(
-                    camera,
-                    f'no depth image comes on {camera.depth_topic}, which '
-                    f'{self._node.count_publishers(camera.depth_topic)} nodes publish; people are '
-                    'placed by their usual size',
-                )
-        if people is None:
-            people = camera.placer.place(*found.image, found.poses, flipped=flipped)
+            self._warn_of_silence(camera)
+        people, why = camera.placer.place_or_guess(
+            *found.image, found.poses, message, found.flipped
+        )
+        if why:
+            camera.statistics.people_without_depth(why)
+            self._warn(camera, f'a depth image cannot be used: {why}')
             depth_stamp = 0
-        self._publish(camera, found, people, depth_stamp, values)
+        elif message is not None:
+            camera.statistics.people_with_depth()
+        self._publish(camera, found, people, depth_stamp)
 
-    def _with_depth_image(
-        self, camera: Camera, found: Found, depth: Depth, flipped: bool
-    ) -> list[Pose3D] | None:
-        """People in space; None if the depth image cannot be used."""
-        try:
-            message = self._read(camera, depth.message)
-            people = camera.placer.place(*found.image, found.poses, message, flipped)
-        except (ImageError, CalibrationError) as error:
-            camera.statistics.people_without_depth(str(error))
-            self._warn(camera, f'a depth image cannot be used: {error}')
-            return None
-        camera.statistics.people_with_depth()
-        return people
+    def _warn_of_silence(self, camera: Camera) -> None:
+        if time.monotonic() > self._last_depth.get(camera.name, self._started) + SILENT_SECONDS:
+            self._warn(
+                camera,
+                f'no depth image comes on {camera.depth_topic}, which '
+                f'{self._node.count_publishers(camera.depth_topic)} nodes publish; people are '
+                'placed by their usual size',
+            )
 
     def _publish(
-        self,
-        camera: Camera,
-        found: Found,
-        people: list[Pose3D],
-        depth_stamp: int,
-        values: dict[str, Any],
+        self, camera: Camera, found: Found, people: list[Pose3D], depth_stamp: int
     ) -> None:
         if self._resting():
             return
+        values = self._values()
         header, flipped = found.header, found.flipped
         chosen = values['min_pose_score'], values['people_point']
         camera.publish_space(
             lambda: pose_array_3d(header, depth_stamp, people),
             lambda: people_array(header, people, *chosen),
         )
-        model = camera.model(found.width, found.height)
+        model = camera.placer.model(found.width, found.height)
         camera.publish_markers(
             header,
             found.poses,

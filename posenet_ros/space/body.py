@@ -3,7 +3,8 @@
 Lengths are shares of the stature. Sources: Winter, Biomechanics and Motor Control of Human Movement
 (4th edition, 2009), figure 4.1, after Drillis and Contini (1966), for trunk and limbs. Shoulders,
 hips and head are those of labelled keypoints, which lie inside: measured against the trunk in
-COCO's photos. Statures: NCD-RisC (eLife 2016), adults of both sexes.
+COCO's photos. Statures: NCD-RisC (eLife 2016), adults of both sexes, and a spread that takes in
+1.50 to 1.95 m.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ UPPER_ARM = 0.186
 FOREARM = 0.146
 NECK = 0.14  # from the nose to the middle of the shoulders
 EARS = 0.088
-EYES = 0.038
 
 # (keypoint, keypoint, length): the first keypoint of each was named before, so that these are a
 # tree. Shoulders and hips of one side are as far apart as the trunk is long.

@@ -216,18 +216,17 @@ class CameraModel:
             return self._distorted(rays.reshape(-1, 2)).reshape(rays.shape)
         return rays * (self.focal_x, self.focal_y) + (self.centre_x, self.centre_y)
 
-    def _matrix(self) -> np.ndarray:
-        return np.array(
-            [[self.focal_x, 0, self.centre_x], [0, self.focal_y, self.centre_y], [0, 0, 1]],
-            np.float64,
-        )
+    def _for_opencv(self) -> tuple[np.ndarray, np.ndarray]:
+        """K and D."""
+        matrix = [[self.focal_x, 0, self.centre_x], [0, self.focal_y, self.centre_y], [0, 0, 1]]
+        return np.array(matrix, np.float64), np.array(self.distortion, np.float64)
 
     def _undistorted(self, pixels: np.ndarray) -> np.ndarray:
         import cv2
 
         if not len(pixels):
             return pixels.copy()
-        matrix, distortion = self._matrix(), np.array(self.distortion, np.float64)
+        matrix, distortion = self._for_opencv()
         finite = np.isfinite(pixels).all(axis=1)
         given = np.where(finite[:, None], pixels, self.centre_x)[:, None]
         if self.distortion_model in FISHEYE:
@@ -251,20 +250,11 @@ class CameraModel:
             return rays.copy()
         seen = np.isfinite(rays).all(axis=1) & (np.abs(rays).max(axis=1) < LARGEST_VALUE)
         given = np.where(seen[:, None], rays, 0.0)
-        matrix, distortion, still = (
-            self._matrix(),
-            np.array(self.distortion, np.float64),
-            np.zeros(3),
-        )
-        if self.distortion_model in FISHEYE:
-            points = np.concatenate([given, np.ones((len(rays), 1))], axis=1)[:, None]
-            pixels, _ = cv2.fisheye.projectPoints(points, still, still, matrix, distortion)
-            pixels = pixels[:, 0]
-        else:
-            points = np.concatenate([given, np.ones((len(rays), 1))], axis=1)
-            pixels, _ = cv2.projectPoints(points, still, still, matrix, distortion)
-            pixels = pixels[:, 0]
-        return np.asarray(np.where(seen[:, None], pixels, np.nan))
+        points = np.concatenate([given, np.ones((len(rays), 1))], axis=1)[:, None]
+        lens = cv2.fisheye if self.distortion_model in FISHEYE else cv2
+        still = np.zeros(3)
+        pixels, _ = lens.projectPoints(points, still, still, *self._for_opencv())
+        return np.asarray(np.where(seen[:, None], pixels[:, 0], np.nan))
 
 
 def has_values(info: Any) -> bool:

@@ -38,6 +38,9 @@ ACROSS = np.array([0.0, -0.6, 0.6])
 # Two samples are on different surfaces if they are farther apart along z, in metres, beside the
 # sensor's noise.
 GAP = 0.05
+# From the surface to the joint, in metres: the samples around it lie a little deeper than the skin
+# in front of the joint.
+BEHIND = 0.9 * RADII
 MOST_SURFACES = 3  # of a keypoint
 LEAST_SHARE = 0.1  # of the samples' weight, to be a surface
 MOST_INDEPENDENT = 10.0  # samples; what they have in common is the surface's shape
@@ -124,9 +127,7 @@ def _find_surfaces(
 ) -> None:
     """The surfaces around a keypoint, at most MOST_SURFACES: depth of the joint, noise, cost."""
     order = np.argsort(samples)  # NaN last
-    count = 0
-    while count < len(samples) and not math.isnan(samples[order[count]]):
-        count += 1
+    count = len(samples) - np.isnan(samples).sum()
     found = 0
     first = 0
     while first < count and found < MOST_SURFACES:
@@ -139,25 +140,17 @@ def _find_surfaces(
             weight += WEIGHTS[order[end]]
             end += 1
         if weight >= LEAST_SHARE:
-            # The weighted median, and the spread of the middle half.
-            half, quarter, three_quarters = 0.0, math.nan, math.nan
-            median = samples[order[first]]
-            done = False
-            for i in range(first, end):
-                half += WEIGHTS[order[i]]
-                z = samples[order[i]]
-                if math.isnan(quarter) and half >= 0.25 * weight:
-                    quarter = z
-                if not done and half >= 0.5 * weight:
-                    median, done = z, True
-                if math.isnan(three_quarters) and half >= 0.75 * weight:
-                    three_quarters = z
-            scatter = (three_quarters - quarter) / 1.35
-            depths[found] = median + 0.9 * RADII[part]
-            count_of = min(1 + (end - first - 1) * independent, MOST_INDEPENDENT)
+            surface = order[first:end]
+            median = _quantile(samples, surface, 0.5 * weight)
+            middle_half = _quantile(samples, surface, 0.75 * weight) - _quantile(
+                samples, surface, 0.25 * weight
+            )
+            scatter = middle_half / 1.35  # the standard deviation of a bell curve
+            depths[found] = median + BEHIND[part]
+            independent_samples = min(1 + (end - first - 1) * independent, MOST_INDEPENDENT)
             sensor = noise * median * median
             noises[found] = math.sqrt(
-                scatter * scatter / MOST_INDEPENDENT + sensor * sensor / count_of
+                scatter * scatter / MOST_INDEPENDENT + sensor * sensor / independent_samples
             )
             costs[found] = -math.log(weight)
             if guess > 0:
@@ -165,6 +158,17 @@ def _find_surfaces(
                 costs[found] += min(off * off / 2, MOST_DISTANCE_COST)
             found += 1
         first = end
+
+
+@jit
+def _quantile(samples: np.ndarray, order: np.ndarray, weight: float) -> float:
+    """The first sample, in an order, up to which they have this weight together."""
+    total = 0.0
+    for i in order:
+        total += WEIGHTS[i]
+        if total >= weight:
+            return samples[i]
+    return samples[order[-1]]
 
 
 @jit
@@ -203,9 +207,9 @@ def _choose_surfaces(
                     if bone < LIMBS:
                         cost += _cost_of_jumps(
                             along_bones[bone],
-                            depths[a, i] - 0.9 * RADII[a],
+                            depths[a, i] - BEHIND[a],
                             noises[a, i],
-                            depths[b, j] - 0.9 * RADII[b],
+                            depths[b, j] - BEHIND[b],
                             noises[b, j],
                         )
                 if cost < least:
