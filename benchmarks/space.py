@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +19,16 @@ from posenet_ros.config import DecoderConfig, ModelConfig
 from posenet_ros.core.decode import Pose
 from posenet_ros.core.keypoints import SKELETON
 from posenet_ros.estimator import PoseNet
-from posenet_ros.space.lift import GUESSED, INFERRED, MEASURED, PoseLifter
+from posenet_ros.space.lift import GUESSED, PoseLifter
 
 sys.path.insert(0, str(ROOT / 'test'))
 from generated_video import agreement
 from rendered_people import (
     FISHEYE,
     PINHOLE,
+    LiftedJoints,
     Person,
+    Seen,
     Stage,
     people_at,
     poses_of,
@@ -42,56 +44,6 @@ PLOT = ROOT / 'doc/space.png'
 PICTURE = ROOT / 'doc/space_people.png'
 
 
-@dataclass
-class Joints:
-    """All joints of some scenes: one row each."""
-
-    visible: list[np.ndarray] = field(default_factory=list)
-    states: list[np.ndarray] = field(default_factory=list)
-    along: list[np.ndarray] = field(default_factory=list)
-    across: list[np.ndarray] = field(default_factory=list)
-    claimed: list[np.ndarray] = field(default_factory=list)
-    wall: list[np.ndarray] = field(default_factory=list)
-
-    def add(self, stage: Stage, labels: float, poses: list[Pose] | None = None) -> None:
-        """Renders a scene, and lifts the people in it."""
-        seen = render(stage)
-        if poses is None:
-            poses = poses_of(seen, stage.camera, labels, stage.seed)
-        people = PoseLifter(stage.camera).lift(poses, seen.depth)
-        for person, joints, visible in zip(people, seen.joints, seen.visible, strict=True):
-            error = person.points - joints
-            ray = joints / np.linalg.norm(joints, axis=1, keepdims=True)
-            along = (error * ray).sum(axis=1)
-            self.visible.append(visible)
-            self.states.append(person.states)
-            self.along.append(along)
-            self.across.append(np.linalg.norm(error - along[:, None] * ray, axis=1))
-            self.claimed.append(person.deviations_along)
-            self.wall.append(stage.wall - joints[:, 2])
-
-    def summary(self) -> dict[str, float]:
-        """Figures of the joints in view that were measured, and of all that claim to be."""
-        columns = (self.visible, self.states, self.along, self.across, self.claimed, self.wall)
-        visible, states, along, across, claimed, wall = (np.concatenate(c) for c in columns)
-        measured = states == MEASURED
-        good = visible & measured
-        error = np.hypot(along, across)[good]
-        claims = np.abs(along)[good] / claimed[good]
-        on_wall = measured & (along > 0.6 * wall) & (along > 0.15)
-        inferred = (states == INFERRED) & visible
-        return {
-            'measured': float(good.sum() / max(visible.sum(), 1)),
-            'inferred': float(inferred.sum() / max(visible.sum(), 1)),
-            'median': float(np.median(error)),
-            'p90': float(np.percentile(error, 90)),
-            'within one': float((claims < 1).mean()),
-            'within two': float((claims < 2).mean()),
-            'on the wall': float(on_wall.sum()),
-            'joints': float(measured.sum()),
-        }
-
-
 def scenes(distance: float, count: int, **options: object) -> Iterable[Stage]:
     for seed in range(count):
         behind = float(np.random.default_rng(seed).uniform(0.5, 3.0))
@@ -99,25 +51,36 @@ def scenes(distance: float, count: int, **options: object) -> Iterable[Stage]:
 
 
 def joints_of(stages: Iterable[Stage], labels: float) -> dict[str, float]:
-    found = Joints()
-    for stage in stages:
-        found.add(stage, labels)
-    return found.summary()
+    return summary(LiftedJoints(stages, labels))
 
 
 def by_the_network(stages: Iterable[Stage]) -> dict[str, float]:
     """Whoever the network sees of the rendered people, with an OKS of 0.5 or more."""
-    found = Joints()
     config = ModelConfig(input_resolution=513, input_aspect='image')
     with PoseNet.load(config, 'onnxruntime') as net:
-        for stage in stages:
-            seen = render(stage)
+
+        def found(stage: Stage, seen: Seen) -> list[Pose]:
             pixels = stage.camera.project(seen.joints[0])
             poses = net.estimate([seen.colour], DecoderConfig(decoder='refined'))[0]
             best = max(poses, key=lambda p: agreement(p, pixels, seen.visible[0]), default=None)
-            if best is not None and agreement(best, pixels, seen.visible[0]) >= 0.5:
-                found.add(stage, 0.0, [best])
-    return found.summary()
+            good = best is not None and agreement(best, pixels, seen.visible[0]) >= 0.5
+            return [best] if good else []
+
+        return summary(LiftedJoints(stages, poses=found))
+
+
+def summary(found: LiftedJoints) -> dict[str, float]:
+    """Figures of the joints in view that were measured, and of all that claim to be."""
+    seen = max(found.visible.sum(), 1)
+    return {
+        'measured': float(found.good.sum() / seen),
+        'median': float(np.median(found.error[found.good])),
+        'p90': float(np.percentile(found.error[found.good], 90)),
+        'within one': found.covered(1),
+        'within two': found.covered(2),
+        'on the wall': float(found.on_the_wall()),
+        'joints': float(found.measured.sum()),
+    }
 
 
 def guesses(distance: float, count: int) -> tuple[float, float, float, float]:

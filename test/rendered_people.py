@@ -8,7 +8,7 @@ pixels at edges. Everything is drawn from a seed. In the camera's optical frame,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from posenet_ros.core.decode import Pose, area_of_person
 from posenet_ros.core.keypoints import COCO_SIGMAS
 from posenet_ros.space import body
 from posenet_ros.space.camera_model import CameraModel
+from posenet_ros.space.lift import MEASURED, PoseLifter
 
 # Each capsule's ends, by the names in _skeleton, its radius as a share of the stature, its colour.
 SKIN, SHIRT, TROUSERS, HAIR = (224, 172, 150), (60, 90, 160), (70, 70, 80), (60, 40, 30)
@@ -405,3 +406,54 @@ def people_at(
     generator = np.random.default_rng(seed)
     people = tuple(random_person(generator, z) for z in distances)
     return Stage(camera, people, seed=seed, **options)
+
+
+class LiftedJoints:
+    """All joints of everybody in several scenes: errors, states and what is claimed.
+
+    Args:
+        stages: the scenes.
+        labels: how far keypoints are off; see poses_of.
+        poses: returns the people of a scene who are seen, the first first; by default all of them.
+    """
+
+    def __init__(
+        self,
+        stages: Iterable[Stage],
+        labels: float = 0.0,
+        poses: Callable[[Stage, Seen], list[Pose]] | None = None,
+    ) -> None:
+        rows = []
+        for stage in stages:
+            seen = render(stage)
+            found = (
+                poses_of(seen, stage.camera, labels, stage.seed)
+                if poses is None
+                else poses(stage, seen)
+            )
+            people = PoseLifter(stage.camera).lift(found, seen.depth)
+            for person, joints, visible in zip(people, seen.joints, seen.visible, strict=False):
+                error = person.points - joints
+                ray = joints / np.linalg.norm(joints, axis=1, keepdims=True)
+                along = (error * ray).sum(axis=1)
+                across = np.linalg.norm(error - along[:, None] * ray, axis=1)
+                rows.append(
+                    (visible, person.states, along, across, person.deviations_along,
+                     person.deviations_across, stage.wall - joints[:, 2])
+                )  # fmt: skip
+        columns = [np.array(column).reshape(-1) for column in zip(*rows, strict=True)]
+        self.visible, self.states, self.along, self.across = columns[:4]
+        self.claimed, self.claimed_across, self.wall = columns[4:]
+        self.measured = self.states == MEASURED
+        self.good = self.measured & self.visible
+        self.error = np.hypot(self.along, self.across)
+
+    def on_the_wall(self) -> int:
+        """Measured joints that are nearer to the wall behind than to themselves."""
+        wrong = (self.along > 0.6 * self.wall) & (self.along > 0.15)
+        return int((self.measured & wrong).sum())
+
+    def covered(self, deviations: float) -> float:
+        """Share of the good joints whose error along the ray is less than it claims."""
+        good = self.good
+        return float((np.abs(self.along)[good] < deviations * self.claimed[good]).mean())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rclpy.node import Node
@@ -34,39 +36,6 @@ class DepthTopics:
     camera_info: str
 
 
-def depth_topics(
-    node: Node, camera: str, depth_topic: str, camera_info_topic: str, transport: str, alone: bool
-) -> DepthTopics:
-    """The depth topics of one camera.
-
-    Args:
-        node: whose namespace and remappings apply.
-        camera: its name; empty for none.
-        depth_topic: {camera} stands for the name; without it the name is put in front.
-        camera_info_topic: likewise. Empty: beside the depth images.
-        transport: raw or compressedDepth.
-        alone: whether it is the only camera.
-
-    Raises:
-        ConfigError: a topic is not valid.
-    """
-    try:
-        depth = _of_camera('depth_topic', depth_topic, camera, alone)
-        resolved = node.resolve_topic_name(depth)
-        if camera_info_topic:
-            info = _of_camera('depth_camera_info_topic', camera_info_topic, camera, alone)
-            node.resolve_topic_name(info)
-        else:
-            info = f'{resolved.rpartition("/")[0]}/camera_info'
-    except ConfigError:
-        raise
-    except Exception as error:  # rclpy's errors for a bad name have no common base class
-        raise ConfigError(f'Invalid depth_topic {depth_topic}: {error}') from error
-    if transport == COMPRESSED_DEPTH:
-        return DepthTopics(f'{resolved}/{COMPRESSED_DEPTH}', True, info)
-    return DepthTopics(depth, False, info)
-
-
 def camera_topics(
     node: Node, camera: str, image_topic: str, camera_info_topic: str, transport: str, alone: bool
 ) -> CameraTopics:
@@ -83,7 +52,7 @@ def camera_topics(
     Raises:
         ConfigError: a topic is not valid.
     """
-    try:
+    with _as_config_error(image_topic, camera_info_topic):
         image = _of_camera('image_topic', image_topic, camera, alone)
         resolved = node.resolve_topic_name(image)
         if camera_info_topic:
@@ -93,16 +62,56 @@ def camera_topics(
             camera_info = f'{camera}/camera_info' if camera else 'camera_info'
             here = node.resolve_topic_name(camera_info, only_expand=True)
             if node.resolve_topic_name(camera_info) == here:  # not remapped
-                camera_info = f'{resolved.rpartition("/")[0]}/camera_info'
-    except ConfigError:
-        raise
-    except Exception as error:  # rclpy's errors for a bad name have no common base class
-        given = [image_topic, camera_info_topic] if camera_info_topic else [image_topic]
-        raise ConfigError(f'Invalid topic, one of {", ".join(given)}: {error}') from error
+                camera_info = _info_beside(resolved)
     if transport == 'compressed':
         # As in image_transport, the base topic is remapped, then extended.
         return CameraTopics(resolved + COMPRESSED, COMPRESSED_TYPE, camera_info)
     return CameraTopics(image, IMAGE_TYPE, camera_info)
+
+
+def depth_topics(
+    node: Node, camera: str, depth_topic: str, camera_info_topic: str, transport: str, alone: bool
+) -> DepthTopics:
+    """The depth topics of one camera.
+
+    Args:
+        node: whose namespace and remappings apply.
+        camera: its name; empty for none.
+        depth_topic: {camera} stands for the name; without it the name is put in front.
+        camera_info_topic: likewise. Empty: beside the depth images.
+        transport: raw or compressedDepth.
+        alone: whether it is the only camera.
+
+    Raises:
+        ConfigError: a topic is not valid.
+    """
+    with _as_config_error(depth_topic, camera_info_topic):
+        depth = _of_camera('depth_topic', depth_topic, camera, alone)
+        resolved = node.resolve_topic_name(depth)
+        if camera_info_topic:
+            info = _of_camera('depth_camera_info_topic', camera_info_topic, camera, alone)
+            node.resolve_topic_name(info)
+        else:
+            info = _info_beside(resolved)
+    if transport == COMPRESSED_DEPTH:
+        return DepthTopics(f'{resolved}/{COMPRESSED_DEPTH}', True, info)
+    return DepthTopics(depth, False, info)
+
+
+@contextlib.contextmanager
+def _as_config_error(*topics: str) -> Iterator[None]:
+    """Names the topics if one is not valid: rclpy's errors have no common base class."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        given = ', '.join(topic for topic in topics if topic)
+        raise ConfigError(f'Invalid topic, one of {given}: {error}') from error
+
+
+def _info_beside(images: str) -> str:
+    return f'{images.rpartition("/")[0]}/camera_info'
 
 
 def _of_camera(parameter: str, topic: str, camera: str, alone: bool) -> str:

@@ -8,6 +8,7 @@ import pytest
 from rendered_people import (
     FISHEYE,
     PINHOLE,
+    LiftedJoints,
     Person,
     Stage,
     people_at,
@@ -21,41 +22,6 @@ from posenet_ros.space.depth import DepthSampler
 from posenet_ros.space.lift import GUESSED, INFERRED, MEASURED, UNKNOWN
 
 
-class Result:
-    """All joints of several scenes: errors, states and what is claimed."""
-
-    def __init__(self, stages, labels=0.0):
-        rows = []
-        for stage in stages:
-            seen = render(stage)
-            poses = poses_of(seen, stage.camera, labels, stage.seed)
-            people = PoseLifter(stage.camera).lift(poses, seen.depth)
-            for person, joints, visible in zip(people, seen.joints, seen.visible, strict=True):
-                error = person.points - joints
-                ray = joints / np.linalg.norm(joints, axis=1, keepdims=True)
-                along = (error * ray).sum(axis=1)
-                across = np.linalg.norm(error - along[:, None] * ray, axis=1)
-                rows.append(
-                    (visible, person.states, along, across, person.deviations_along,
-                     person.deviations_across, stage.wall - joints[:, 2])
-                )  # fmt: skip
-        columns = [np.array(column).reshape(-1) for column in zip(*rows, strict=True)]
-        self.visible, self.states, self.along, self.across = columns[:4]
-        self.claimed, self.claimed_across, self.wall = columns[4:]
-        self.measured = self.states == MEASURED
-        self.good = self.measured & self.visible
-        self.error = np.hypot(self.along, self.across)
-
-    def on_the_wall(self):
-        """Measured joints that are nearer to the wall behind than to themselves."""
-        wrong = (self.along > 0.6 * self.wall) & (self.along > 0.15)
-        return int((self.measured & wrong).sum())
-
-    def covered(self, deviations):
-        good = self.good
-        return float((np.abs(self.along)[good] < deviations * self.claimed[good]).mean())
-
-
 @functools.cache
 def result(distance, noise='', labels=0.0, scenes=8, camera=PINHOLE, table=()):
     stages = []
@@ -63,7 +29,7 @@ def result(distance, noise='', labels=0.0, scenes=8, camera=PINHOLE, table=()):
         behind = float(np.random.default_rng(seed).uniform(0.5, 3.0))
         wall = distance + behind
         stages.append(people_at([distance], seed, camera, noise=noise, wall=wall, table=table))
-    return Result(stages, labels)
+    return LiftedJoints(stages, labels)
 
 
 @pytest.mark.parametrize('camera', [PINHOLE, FISHEYE])
@@ -118,7 +84,7 @@ def test_people_behind_a_table_are_where_they_are():
 
 def test_people_in_front_of_each_other_keep_their_own_depth():
     stages = [people_at([1.5, 2.5, 4.0], seed, noise='d435') for seed in range(8)]
-    found = Result(stages)
+    found = LiftedJoints(stages)
     assert found.good.sum() > 60
     assert np.percentile(np.abs(found.along[found.good]), 90) < 0.15
     assert found.on_the_wall() == 0
