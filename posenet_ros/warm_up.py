@@ -14,9 +14,9 @@ from posenet_ros.core.heads import HEADS, Heads, check_heads
 from posenet_ros.core.preprocess import preprocess
 from posenet_ros.core.smooth import PoseSmoother
 from posenet_ros.core.track import PoseTracker
-from posenet_ros.io.depth_image import fill_from_rvl
 from posenet_ros.space.camera_model import CameraModel
 from posenet_ros.space.lift import PoseLifter
+from posenet_ros.space.rvl import fill_from_rvl
 
 
 def compile_loops() -> None:

@@ -9,12 +9,11 @@ import pytest
 LOADED = """
 from numba.core.registry import CPUDispatcher
 from posenet_ros.core import decode, heads, preprocess, smooth, track
-from posenet_ros.io import depth_image
-from posenet_ros.space import distance, lift, surfaces
+from posenet_ros.space import distance, lift, rvl, surfaces
 from posenet_ros.warm_up import compile_loops
 
 compile_loops()
-modules = decode, heads, preprocess, smooth, track, depth_image, distance, lift, surfaces
+modules = decode, heads, preprocess, smooth, track, distance, lift, rvl, surfaces
 loops = {f for m in modules for f in vars(m).values()
          if isinstance(f, CPUDispatcher)}
 print(sum(sum(loop.stats.cache_misses.values()) for loop in loops))

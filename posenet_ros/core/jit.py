@@ -24,7 +24,7 @@ from posenet_ros.cache import BuildCache, Key, open_cache
 _compile_result: Any = compiler.CompileResult
 _serialize: Any = serialize
 
-ROOMS = 'core', 'space', 'io'  # whose loops are compiled
+ROOMS = 'core', 'space'  # whose loops are compiled
 
 logger = logging.getLogger('posenet_ros')
 

@@ -1,8 +1,7 @@
 """sensor_msgs/Image of depths, plain or compressed by compressed_depth_image_transport -> an array.
 
 Sources: REP 118 (depth images); compressed_depth_image_transport's codec.cpp (a header of 12 bytes,
-then PNG or RVL; depths in metres are quantised as their inverse); Wilson, Fast Lossless Depth Image
-Compression, ISS 2017 (RVL).
+then PNG or RVL; depths in metres are quantised as their inverse).
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from posenet_ros.config import MAX_IMAGE_PIXELS
-from posenet_ros.core.jit import jit
 from posenet_ros.errors import ImageError, quoted
 from posenet_ros.io.image_message import decode_png
 from posenet_ros.io.picture_header import check_header
+from posenet_ros.space.rvl import fill_from_rvl
 
 # Metres of a unit of each encoding.
 UNITS = {'16UC1': 0.001, 'mono16': 0.001, '32FC1': 1.0}
@@ -121,42 +120,3 @@ def _decode_rvl(data: memoryview, max_pixels: int) -> np.ndarray:
     if not fill_from_rvl(words, depth):
         raise ImageError(f'{len(data)} bytes of RVL are cut or damaged')
     return depth.reshape(height, width)
-
-
-@jit
-def fill_from_rvl(words: np.ndarray, out: np.ndarray) -> bool:
-    """Runs of zeros, then of differences to the last depth, in nibbles. False if they are cut."""
-    at = np.int64(0)  # nibbles read
-    previous = np.int64(0)
-    filled = np.int64(0)
-    while filled < len(out):
-        zeros, at = _read_number(words, at)
-        if at < 0 or zeros > len(out) - filled:
-            return False
-        filled += zeros
-        others, at = _read_number(words, at)
-        if at < 0 or others > len(out) - filled or zeros + others == 0:
-            return False
-        for _ in range(others):
-            number, at = _read_number(words, at)
-            if at < 0:
-                return False
-            previous += (number >> 1) ^ -(number & 1)
-            out[filled] = np.uint16(previous & 0xFFFF)
-            filled += 1
-    return True
-
-
-@jit
-def _read_number(words: np.ndarray, at: int) -> tuple[int, int]:
-    """A number in nibbles of three bits each, lowest first, and where the next one begins."""
-    value = np.int64(0)
-    for place in range(11):  # 32 bits
-        if at >= 8 * len(words):
-            return value, np.int64(-1)
-        nibble = np.int64(words[at >> 3]) >> (28 - 4 * (at & 7)) & 15
-        at += 1
-        value |= (nibble & 7) << (3 * place)
-        if nibble < 8:
-            return value, at
-    return value, np.int64(-1)

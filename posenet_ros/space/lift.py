@@ -32,6 +32,7 @@ from posenet_ros.space.surfaces import (
 
 TORSO = 5, 6, 11, 12  # shoulders and hips
 MILLIMETRE = 0.001
+USUAL_DEVIATION = 0.06  # sizes of the person, of keypoints that come without one
 LEAN = 0.15  # radians: standard deviation of a body's own axis
 FACING_THE_CAMERA = np.array([[0.0, 1, 0], [0, 0, -1], [-1, 0, 0]])
 # Of the standard deviation along the ray.
@@ -187,7 +188,7 @@ class PoseLifter:
         for i in range(len(poses)):
             unknown = ~np.isfinite(deviations[i])
             if unknown.any():
-                deviations[i, unknown] = 0.06 * math.sqrt(area_of_person(keypoints[i]))
+                deviations[i, unknown] = USUAL_DEVIATION * math.sqrt(area_of_person(keypoints[i]))
         rays = self.camera.rays(keypoints)
         scales = self.camera.scales(keypoints)
         spreads = deviations * scales
