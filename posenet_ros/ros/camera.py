@@ -102,7 +102,6 @@ class Camera:
         self._max_pixels = max_pixels
         self.lift = lift
         self.depth_is_compressed = depth is not None and depth.compressed
-        self.has_depth = depth is not None
         self._depth_topics = depth
         self._on_depth: Callable[[Camera, Received], None] | None = None
         self._depth_subscriptions: list[Subscription[Any]] = []
@@ -151,14 +150,15 @@ class Camera:
 
         Args:
             on_image: gets what `read` takes.
-            on_depth: gets a serialised depth image; None receives none.
+            on_depth: gets a serialised depth image, if the camera has any.
         """
-        self._on_image, self._on_depth = on_image, on_depth
+        self._on_image = on_image
+        self._on_depth = on_depth if self._depth_topics is not None else None
         if not self._subscriptions:
             # Even if nobody needs it yet, so that an invalid QoS override fails here.
             self._open(on_image)
-        if on_depth is not None and not self._depth_subscriptions:
-            self._open_depth(on_depth)
+        if self._on_depth is not None and not self._depth_subscriptions:
+            self._open_depth(self._on_depth)
         self.follow_demand()
 
     def unsubscribe(self) -> None:

@@ -357,10 +357,7 @@ class PoseNetNode(LifecycleNode):
             camera.unsubscribe()
             if running:
                 lifting = self._pipeline.lifting
-                with_depth = lifting is not None and camera.has_depth
-                camera.subscribe(
-                    self._pipeline.put, lifting.put_depth if lifting and with_depth else None
-                )
+                camera.subscribe(self._pipeline.put, lifting.put_depth if lifting else None)
 
     def _in_spinning_thread(self, work: Callable[[], None]) -> None:
         """Creates or destroys entities that the executor waits on."""

@@ -10,13 +10,25 @@ import numpy as np
 from posenet_ros.errors import ImageError
 
 NEAREST, FARTHEST = 0.15, 50.0  # metres; what is nearer or farther is a hole
+MILLIMETRE = 0.001
 LAG = 8  # pixels, at which the noise of depths has nothing in common
 
 
 class DepthSampler:
-    """Reads a depth image at single pixels, in metres; NaN for holes."""
+    """Reads a depth image at single pixels, in metres; NaN for holes.
 
-    def __init__(self, depth: np.ndarray, metres: float) -> None:
+    Args:
+        depth: (H, W), integers or floating point.
+        metres: of a unit; None: integers are millimetres, and others metres.
+
+    Raises:
+        ImageError: depth is no such array.
+    """
+
+    def __init__(self, depth: np.ndarray, metres: float | None = None) -> None:
+        _check(depth)
+        if metres is None:
+            metres = MILLIMETRE if depth.dtype.kind in 'iu' else 1.0
         self.depth = depth
         self._metres = metres
 
@@ -59,7 +71,7 @@ class DepthSampler:
         return found[0], min((found[1] / max(found[0], 1e-9)) ** 2, 1.0)
 
 
-def check_depth(depth: Any) -> None:
+def _check(depth: Any) -> None:
     """Raises an ImageError if an array is no depth image."""
     if not isinstance(depth, np.ndarray) or depth.dtype.kind not in 'iuf':
         kind = depth.dtype if isinstance(depth, np.ndarray) else type(depth).__name__

@@ -19,7 +19,7 @@ from posenet_ros.core.jit import jit
 from posenet_ros.core.keypoints import NUM_KEYPOINTS
 from posenet_ros.space.body import LENGTHS, LIMBS, RADII_SPREAD, TREE
 from posenet_ros.space.camera_model import CameraModel
-from posenet_ros.space.depth import NEAREST, DepthSampler, check_depth
+from posenet_ros.space.depth import NEAREST, DepthSampler
 from posenet_ros.space.distance import guess_distance
 from posenet_ros.space.surfaces import (
     ACROSS,
@@ -31,7 +31,6 @@ from posenet_ros.space.surfaces import (
 )
 
 TORSO = 5, 6, 11, 12  # shoulders and hips
-MILLIMETRE = 0.001
 USUAL_DEVIATION = 0.06  # sizes of the person, of keypoints that come without one
 LEAN = 0.15  # radians: standard deviation of a body's own axis
 FACING_THE_CAMERA = np.array([[0.0, 1, 0], [0, 0, -1], [-1, 0, 0]])
@@ -176,10 +175,7 @@ class PoseLifter:
         Raises:
             ImageError: depth is no such array.
         """
-        if depth is not None:
-            check_depth(depth)
-            if metres is None:
-                metres = MILLIMETRE if depth.dtype.kind in 'iu' else 1.0
+        sampler = None if depth is None else DepthSampler(depth, metres)
         if not len(poses):
             return []
         keypoints = np.array([pose.keypoints for pose in poses], np.float64)
@@ -198,10 +194,9 @@ class PoseLifter:
         around = np.full((len(poses), NUM_KEYPOINTS, len(AROUND)), np.nan)
         along = np.full((len(poses), LIMBS, len(ALONG), len(ACROSS)), np.nan)
         noise = 0.0, 0.0
-        if depth is not None:
-            sampler = DepthSampler(depth, float(metres or 1.0))
+        if sampler is not None:
             noise = sampler.noise()
-            self._sample(sampler, keypoints, scales, guesses[:, 0], around, along)
+            self._sample(sampler, keypoints, rays, scales, guesses[:, 0], around, along)
         offset = np.array([self.camera.offset_x, self.camera.offset_y])
         return [
             _lifted(
@@ -216,6 +211,7 @@ class PoseLifter:
         self,
         sampler: DepthSampler,
         keypoints: np.ndarray,
+        rays: np.ndarray,
         scales: np.ndarray,
         distances: np.ndarray,
         around: np.ndarray,
@@ -230,7 +226,7 @@ class PoseLifter:
             centres = (keypoints + 0.5) * (scale_x, scale_y) - 0.5
             focals = math.sqrt(scale_x * scale_y) / scales
         else:
-            centres = self.depth_camera.of_rays(self.camera.rays(keypoints))
+            centres = self.depth_camera.of_rays(rays)
             focals = 1 / self.depth_camera.scales(centres)
         radii = np.maximum(np.nan_to_num(REACH * focals / known), LEAST_PIXELS)
         around[:] = sampler.at(centres[:, :, None] + radii[:, :, None, None] * AROUND)
