@@ -7,6 +7,7 @@ NUMPY ?=
 # IMAGE and VIDEO reach the demo through the environment, so that any character is safe.
 export IMAGE VIDEO
 PYTEST_ARGS ?=
+IN_PARALLEL ?= -n 2 --dist loadgroup
 CASES ?= 1000000
 SEED ?= 1
 MINUTES ?= 60
@@ -34,12 +35,12 @@ IN_ENV := . $(VENV)/bin/activate &&
 # The package as CMake sees it: links, in a folder that does not hold the virtual environment. CMake
 # refuses include directories (numpy's) that lie below the sources.
 STAGE := $(BUILD)/src/posenet_ros
-PACKAGE := CMakeLists.txt package.xml msg posenet_ros scripts launch config requirements test
+PACKAGE := CMakeLists.txt package.xml msg srv posenet_ros scripts examples launch config requirements test
 
-SOURCES := CMakeLists.txt package.xml $(wildcard msg/*) $(wildcard scripts/*) \
+SOURCES := CMakeLists.txt package.xml $(wildcard msg/*) $(wildcard srv/*) $(wildcard scripts/*) $(wildcard examples/*) \
   $(shell find posenet_ros launch config -type d -not -name __pycache__)
 
-.PHONY: help demo test quick test-launch test-security test-aarch64 fuzz soak coverage mutants env lint bench clean
+.PHONY: help demo test quick test-launch test-security test-bridges test-view test-aarch64 fuzz soak coverage mutants env docs lint bench clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -65,7 +66,8 @@ demo: env ## from nothing to poses over real ROS topics, and demo.png (IMAGE=pho
 	@$(IN_ENV) python tools/demo.py $${IMAGE:+--image "$$IMAGE"} $${VIDEO:+--video "$$VIDEO"}
 
 test: env $(BUILD)/cuda/.built $(BUILD)/distribution/.built ## the whole test suite (PYTEST_ARGS=...)
-	@$(IN_ENV) POSENET_DISTRIBUTION=$(BUILD)/distribution python -m pytest $(PYTEST_ARGS)
+	@$(IN_ENV) POSENET_DISTRIBUTION=$(BUILD)/distribution python -m pytest \
+	  $(IN_PARALLEL) $(PYTEST_ARGS)
 
 quick: env $(BUILD)/cuda/.built ## the fast tests, two minutes
 	@$(IN_ENV) python -m pytest -m 'not slow' $(PYTEST_ARGS)
@@ -81,6 +83,22 @@ test-security: env ## SROS2, with a Fast DDS that has security (SECURE_ROS_SOURC
 	  SECURE_ROS_SOURCES=folder with checkouts of Fast-DDS, rmw_fastrtps and sros2))
 	@$(if $(SECURE_ROS_SOURCES),$(IN_ENV) python tools/build_secure_ros.py $(SECURE_ROS) $(SECURE_ROS_SOURCES))
 	@$(IN_ENV) POSENET_SECURE_ROS=$(SECURE_ROS) python -m pytest test/ros/security $(PYTEST_ARGS)
+
+test-bridges: env ## other packages' messages, which have no wheels (BRIDGE_SOURCES=folder, once)
+	@$(if $(BRIDGE_SOURCES)$(wildcard $(BUILD)/bridges/.built),,$(error BRIDGE_SOURCES=folder with \
+	  checkouts of vision_msgs, hri_msgs (branch humble-devel), foxglove_msgs and ros_environment))
+	@$(if $(BRIDGE_SOURCES),$(IN_ENV) ROS_VERSION=2 colcon --log-level error build --merge-install \
+	  --base-paths $(BRIDGE_SOURCES) --build-base $(BUILD)/bridges/build \
+	  --packages-up-to vision_msgs hri_msgs foxglove_msgs \
+	  --install-base $(BUILD)/bridges/install --event-handlers console_direct- status- --cmake-args \
+	  -G Ninja -DPython3_EXECUTABLE=$(abspath $(VENV))/bin/python -DBUILD_TESTING=OFF && \
+	  touch $(BUILD)/bridges/.built)
+	@$(IN_ENV) . $(BUILD)/bridges/install/local_setup.sh && \
+	  python -m pytest test/ros/test_bridges.py $(PYTEST_ARGS)
+
+test-view: env ## the page of posenet_view in Chromium, which has to be there
+	@$(IN_ENV) python -m pip --disable-pip-version-check install -q -r requirements/view.txt && \
+	  python -m pytest test/ros/test_view.py $(PYTEST_ARGS)
 
 # A stand-in for a robot's distribution: ROS for the system's Python, none of our packages.
 $(BUILD)/distribution/.built: $(VENV)/.ready tools/create_distribution.py
@@ -121,6 +139,11 @@ soak: env $(BUILD)/.bench ## an hour of a camera that is unplugged, reconfigured
 
 test-aarch64: ## the core on a Jetson's kind of processor, in QEMU: needs apt, and half an hour
 	@$(PYTHON) tools/run_aarch64.py $(BUILD)/aarch64 -m pytest --timeout=3000 $(AARCH64_TESTS) $(PYTEST_ARGS)
+
+docs: env ## the pages of doc/ as a site in build/docs; warnings are errors
+	@$(IN_ENV) python -m pip --disable-pip-version-check install -q -r requirements/docs.txt && \
+	  python -m sphinx -q -W --keep-going -b html doc $(BUILD)/docs && \
+	  echo '$(BUILD)/docs/index.html'
 
 lint: $(VENV)/.ready ## ruff, mypy and import-linter
 	@$(IN_ENV) ruff check . && ruff format --check . && mypy && \

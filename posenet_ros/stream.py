@@ -54,6 +54,13 @@ class PoseStream:
         self._tracked = False  # whether the frame in hand counts for ids
         self.configure(tracker, smoothing)
 
+    def for_model(self, config: ModelConfig) -> PoseStream:
+        """The same people for another model: they keep their ids."""
+        stream = PoseStream(config)
+        stream.tracker, stream.tracking = self.tracker, self.tracking
+        stream._smoother, stream._scenes = self._smoother, self._scenes
+        return stream
+
     def configure(self, tracker: TrackerConfig | None, smoothing: bool) -> None:
         """Changes the options; ids stay."""
         tracking = tracker is not None or self._attention is not None

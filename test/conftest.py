@@ -59,10 +59,11 @@ def fuzz(request: pytest.FixtureRequest) -> Fuzz:
 
 
 @pytest.fixture
-def fresh_home(tmp_path: Path) -> str:
+def fresh_home(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A POSENET_HOME that is empty but for the compiled loops, which take ten seconds."""
-    shutil.copytree(posenet_home() / 'loops', tmp_path / 'home/loops')
-    return str(tmp_path / 'home')
+    home = tmp_path_factory.mktemp('posenet') / 'home'
+    shutil.copytree(posenet_home() / 'loops', home / 'loops')
+    return str(home)
 
 
 @pytest.fixture(scope='session')

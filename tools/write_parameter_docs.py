@@ -1,4 +1,4 @@
-"""Writes config/posenet.yaml and README.md's parameter tables from the table in the code.
+"""Writes config/posenet.yaml and the tables of doc/parameters.md from the table in the code.
 
 Usage: python tools/write_parameter_docs.py. A test checks that they agree.
 """
@@ -16,15 +16,17 @@ from posenet_ros.ros.parameters import LIVE_GROUPS, PARAMETERS, ParameterSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 YAML_PATH = ROOT / 'config/posenet.yaml'
-README_PATH = ROOT / 'README.md'
-README_SECTION = re.compile(r'(?<=<!-- parameters -->\n).*?(?=<!-- /parameters -->)', re.DOTALL)
+PAGE_PATH = ROOT / 'doc/parameters.md'
+PAGE_SECTION = re.compile(r'(?<=<!-- parameters -->\n).*?(?=<!-- /parameters -->)', re.DOTALL)
 
 GROUP_TITLES = {
     'model': 'Model. Can be changed while the node is unconfigured.',
     'decoder': 'Decoder. Can be changed at any time; takes effect with the next image.',
     'tracking': 'Tracking. Can be changed at any time; ids stay.',
+    'selection': 'Which images, and which part of them. Can be changed at any time.',
     'input': 'Input. Can be changed while the node is unconfigured.',
     'space': 'People in space. Can be changed while the node is unconfigured.',
+    'bridges': "Other packages' messages. Can be changed while the node is unconfigured.",
     'output': 'Markers and annotated image. Can be changed at any time.',
     'diagnostics': 'Thresholds of the diagnostics. Can be changed at any time.',
 }
@@ -49,8 +51,8 @@ def yaml_text() -> str:
     return '\n'.join(lines) + '\n'
 
 
-def readme_tables() -> str:
-    """The tables between README.md's two parameter marks."""
+def page_tables() -> str:
+    """The tables between the page's two parameter marks."""
     lines: list[str] = []
     for group, specs in groupby(PARAMETERS, key=lambda spec: spec.group):
         live = '' if group in LIVE_GROUPS else ' (unconfigured only)'
@@ -62,9 +64,9 @@ def readme_tables() -> str:
     return '\n'.join(lines) + '\n\n'
 
 
-def readme_text(readme: str) -> str:
-    """README.md with the current tables."""
-    return README_SECTION.sub(lambda match: readme_tables(), readme)
+def page_text(page: str) -> str:
+    """The page with the current tables."""
+    return PAGE_SECTION.sub(lambda match: page_tables(), page)
 
 
 def _yaml(spec: ParameterSpec) -> str:
@@ -73,4 +75,4 @@ def _yaml(spec: ParameterSpec) -> str:
 
 if __name__ == '__main__':
     YAML_PATH.write_text(yaml_text())
-    README_PATH.write_text(readme_text(README_PATH.read_text()))
+    PAGE_PATH.write_text(page_text(PAGE_PATH.read_text()))

@@ -83,6 +83,8 @@ class _Tracks:
 class PoseTracker:
     """Gives people ids that stay from frame to frame.
 
+    For example::
+
         tracker = PoseTracker()
         for frame in video:
             poses = tracker.update(net.estimate_multiple_poses(frame.image), frame.seconds)

@@ -32,6 +32,8 @@ class Placer:
     Attributes:
         info: its newest sensor_msgs/CameraInfo; None before the first.
         depth_info: that of its depth images.
+        depth_info_needed: whether it says something that the images' own does not: depth images of
+            the same size and lens need none.
 
     Args:
         rectified: whether its images are; see CameraModel.of_info.
@@ -49,6 +51,7 @@ class Placer:
     ) -> None:
         self.info: Any = None
         self.depth_info: Any = None
+        self.depth_info_needed = True  # until a depth image has come
         self._rectified, self._depth_rectified = rectified, depth_rectified
         self._problem = problem
         self._max_pixels = max_pixels
@@ -131,7 +134,9 @@ class Placer:
         """The lens of depth images of a size; None if they show the same pixels, scaled."""
         same_size = (width, height) == (model.width, model.height)
         lens = bool(model.distortion or model.rotation)
-        if same_size and not (lens and self._depth_rectified != self._rectified):
+        same_lens = not lens or self._depth_rectified == self._rectified
+        self.depth_info_needed = not (same_size and same_lens)
+        if not self.depth_info_needed:
             return None
         info = self.depth_info or (self.info if same_size else None)
         if info is not None:

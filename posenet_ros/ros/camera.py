@@ -21,7 +21,6 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
-from posenet_ros.config import MAX_IMAGE_PIXELS
 from posenet_ros.core.closeups import Closeup
 from posenet_ros.core.decode import Pose
 from posenet_ros.errors import printable
@@ -35,9 +34,12 @@ from posenet_ros.io.image_message import (
 )
 from posenet_ros.io.placing import Placer, is_rectified
 from posenet_ros.msg import PoseArray, PoseArray3D
+from posenet_ros.ros.bridges.bridge import Bridge, frame_of
 from posenet_ros.ros.log import WARN_PERIOD_SECONDS, LimitedWarnings
 from posenet_ros.ros.markers import Placed, no_markers, on_plane, pose_markers
 from posenet_ros.ros.messages import image_message, jpeg_message, pixels_of, pose_array
+from posenet_ros.ros.publishing import POSES_QOS
+from posenet_ros.ros.selection import RateLimit
 from posenet_ros.ros.serialized_image import read_compressed_image, read_image
 from posenet_ros.ros.statistics import CameraStatistics, Gaps
 from posenet_ros.ros.topics import COMPRESSED_TYPE, CameraTopics, DepthTopics
@@ -61,9 +63,6 @@ IMAGE_QOS = QoSProfile(
 DEPTH_QOS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.BEST_EFFORT
 )
-POSES_QOS = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE
-)
 
 
 class Camera:
@@ -73,12 +72,10 @@ class Camera:
         node: that owns the topics.
         name: prefix of the published topics; empty for none.
         topics: to subscribe to.
-        lazy: subscribe only while somebody subscribes to a published topic.
-        max_pixels: of a compressed image.
-        lens: auto, raw or rectified; see the parameter.
-        depth_lens: likewise.
-        lift: whether people are placed in space.
         depth: the topics of its depth images; None for none.
+        bridges: that publish its poses too; the node owns them.
+        lazy: subscribe only while somebody subscribes to a published topic.
+        values: of the node's parameters; those that cannot change while the topics exist are used.
     """
 
     def __init__(
@@ -86,31 +83,32 @@ class Camera:
         node: LifecycleNode,
         name: str,
         topics: CameraTopics,
+        depth: DepthTopics | None,
+        bridges: Sequence[Bridge],
         lazy: bool,
-        max_pixels: int = MAX_IMAGE_PIXELS,
-        lens: str = 'auto',
-        depth_lens: str = 'auto',
-        lift: bool = False,
-        depth: DepthTopics | None = None,
+        values: Mapping[str, Any],
     ) -> None:
         self.name = name
         self.topics = topics
         self.statistics = CameraStatistics()
+        self.rate_limit = RateLimit()  # of max_rate; the executor's thread
         self._node = node
         self._warnings = LimitedWarnings(node)
         self._lazy = lazy
-        self._max_pixels = max_pixels
-        self.lift = lift
+        self._max_pixels: int = values['max_image_pixels']
+        self._bridges = bridges
+        self.lift: bool = values['lift'] != 'off'
         self.depth_is_compressed = depth is not None and depth.compressed
         self._depth_topics = depth
         self._on_depth: Callable[[Camera, Received], None] | None = None
         self._depth_subscriptions: list[Subscription[Any]] = []
+        self._depth_info_subscriptions: list[Subscription[Any]] = []
         self._depth_topic = self._depth_info_topic = ''
         self.placer = Placer(
-            self._are_rectified(lens, topics.image),
-            depth is not None and self._are_rectified(depth_lens, depth.depth),
+            self._are_rectified(values['lens'], topics.image),
+            depth is not None and self._are_rectified(values['depth_lens'], depth.depth),
             self._warn_of_calibration,
-            max_pixels,
+            self._max_pixels,
         )
         self._compressed = topics.image_type == COMPRESSED_TYPE
         if self._compressed:
@@ -132,7 +130,7 @@ class Camera:
             self._annotated_jpeg = self._publisher(
                 CompressedImage, 'image_annotated/compressed', overlay_qos
             )
-            if lift:
+            if self.lift:
                 self._poses_3d = self._publisher(PoseArray3D, 'poses_3d', POSES_QOS)
                 self._people = self._publisher(PositionArray, 'people', POSES_QOS)
         except BaseException:
@@ -169,15 +167,12 @@ class Camera:
     def follow_demand(self) -> None:
         """Subscribes if somebody subscribes to a published topic (or always); else unsubscribes."""
         if self._on_image is None or (self._lazy and not self.wanted()):
-            for subscription in self._subscriptions:
-                self._node.destroy_subscription(subscription)
-            self._subscriptions = []
+            self._close(self._subscriptions)
         elif not self._subscriptions:
             self._open(self._on_image)
         if self._on_depth is None or not (self.space_wanted() or not self._lazy):
-            for subscription in self._depth_subscriptions:
-                self._node.destroy_subscription(subscription)
-            self._depth_subscriptions = []
+            self._close(self._depth_subscriptions)
+            self._close(self._depth_info_subscriptions)
         elif not self._depth_subscriptions:
             self._open_depth(self._on_depth)
 
@@ -192,7 +187,9 @@ class Camera:
 
     def wanted(self) -> bool:
         """Whether anybody subscribes to a published topic."""
-        return any(publisher.get_subscription_count() > 0 for publisher in self._publishers)
+        return any(publisher.get_subscription_count() > 0 for publisher in self._publishers) or any(
+            bridge.wanted(self.name) for bridge in self._bridges
+        )
 
     def space_wanted(self) -> bool:
         """Whether anybody subscribes to people in space."""
@@ -252,19 +249,38 @@ class Camera:
         topics = self._depth_topics
         assert topics is not None
 
-        def receive_info(info: CameraInfo) -> None:
-            self.placer.depth_info = info
+        def receive(message: Received) -> None:
+            self._follow_need_of_depth_info()
+            on_depth(self, message)
 
-        into = self._depth_subscriptions
         self._depth_topic = self._subscribe(
-            into,
+            self._depth_subscriptions,
             CompressedImage if topics.compressed else Image,
             topics.depth,
-            lambda message: on_depth(self, message),
+            receive,
             raw=True,
             qos=DEPTH_QOS,
         )
-        self._depth_info_topic = self._subscribe(into, CameraInfo, topics.camera_info, receive_info)
+        self._follow_need_of_depth_info()
+
+    def _follow_need_of_depth_info(self) -> None:
+        """Each message costs the executor a wake, in which images wait."""
+        topics, subscriptions = self._depth_topics, self._depth_info_subscriptions
+        assert topics is not None
+
+        def receive(info: CameraInfo) -> None:
+            self.placer.depth_info = info
+
+        if not self.placer.depth_info_needed:
+            self._close(subscriptions)
+        elif not subscriptions:
+            self._depth_info_topic = self._subscribe(
+                subscriptions, CameraInfo, topics.camera_info, receive
+            )
+
+    def _close(self, subscriptions: list[Subscription[Any]]) -> None:
+        while subscriptions:
+            self._node.destroy_subscription(subscriptions.pop())
 
     def read(self, received: Received) -> tuple[Header, np.ndarray]:
         """Header and pixels of an image: uint8 RGB (H, W, 3).
@@ -292,6 +308,29 @@ class Camera:
     def publish_poses(self, header: Header, image: np.ndarray, poses: Sequence[Pose]) -> None:
         self._poses.publish(pose_array(header, image.shape[1], image.shape[0], poses))
 
+    def publish_bridges(
+        self,
+        header: Header,
+        image: np.ndarray,
+        poses: Sequence[Pose],
+        flipped: bool,
+        values: Mapping[str, Any],
+    ) -> None:
+        """Publishes the poses as other packages' messages, each only if it has subscribers.
+
+        Args:
+            header: of the image.
+            image: (H, W, 3).
+            poses: in pixels of the image.
+            flipped: the poses are mirrored.
+            values: of the node's parameters.
+        """
+        wanted = [bridge for bridge in self._bridges if bridge.wanted(self.name)]
+        if wanted:
+            frame = frame_of(header, image.shape[1], image.shape[0], poses, flipped, values)
+            for bridge in wanted:
+                bridge.publish(self.name, frame)
+
     def overlays_wanted(self) -> bool:
         """Whether anybody subscribes to the annotated image, or to markers on a plane."""
         return (
@@ -306,21 +345,21 @@ class Camera:
         image: np.ndarray,
         poses: Sequence[Pose],
         closeups: Sequence[Closeup],
+        flipped: bool,
         values: Mapping[str, Any],
     ) -> None:
         """Publishes the markers and the annotated image, each only if it has subscribers.
 
-        With flip_horizontal the annotated image is mirrored, as the poses are.
-
         Args:
             header: of the image.
             image: uint8 RGB (H, W, 3).
-            poses: in pixels of the image, mirrored if flip_horizontal is set.
+            poses: in pixels of the image.
             closeups: of the image.
+            flipped: the poses are mirrored; then the annotated image is mirrored, too.
             values: of the node's parameters; those of the group output are used.
         """
         height, width = image.shape[:2]
-        deviations, flipped = values['show_deviations'], values['flip_horizontal']
+        deviations = values['show_deviations']
         if not self.lift:
             distance = values['marker_distance']
 
@@ -381,8 +420,10 @@ class Camera:
         if self._people.get_subscription_count() > 0:
             self._people.publish(people())
 
-    def clear_markers(self) -> None:
-        """Removes the markers that rviz still shows."""
+    def clear(self) -> None:
+        """Removes the markers that rviz still shows, and the people that others still know of."""
+        for bridge in self._bridges:
+            bridge.clear(self.name)
         with contextlib.suppress(Exception):  # the context may be shutting down
             if self._markers.get_subscription_count() > 0:
                 self._markers.publish(no_markers(Header(frame_id=self._frame_id, stamp=Time())))
@@ -396,7 +437,7 @@ class Camera:
 
     # Helpers.
 
-    # Only the event callbacks that we use, without rclpy's default ones: see no_events.
+    # Only the event callbacks that we use, without rclpy's default ones: see publishing.no_events.
 
     def _publisher(self, kind: type, name: str, qos: QoSProfile) -> Publisher[Any]:
         qos = _copy(qos)  # rclpy writes the overrides into it
@@ -479,11 +520,6 @@ class Camera:
 
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         timer = node.create_timer(QOS_WARNING_DELAY_SECONDS, warn, clock=steady)
-
-
-def no_events() -> PublisherEventCallbacks:
-    """For a publisher without event callbacks: each one slows down the executor's wait."""
-    return PublisherEventCallbacks(use_default_callbacks=False)
 
 
 @functools.cache

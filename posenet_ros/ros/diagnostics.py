@@ -13,9 +13,10 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 
 from posenet_ros.estimator import PoseNet
-from posenet_ros.ros.camera import Camera, no_events
+from posenet_ros.ros.camera import Camera
 from posenet_ros.ros.messages import describe_input
 from posenet_ros.ros.pipeline import Hang
+from posenet_ros.ros.publishing import no_events
 from posenet_ros.ros.statistics import Window
 from posenet_ros.ros.topics import why_no_image
 
@@ -239,10 +240,11 @@ def camera_status(
         'rate in (Hz)': f'{window.received / window.seconds:.1f}',
         'rate out (Hz)': f'{window.processed / window.seconds:.1f}',
         'people': str(window.people if window.processed else 0),
-        # Since the start: received = processed + dropped + waiting.
+        # Since the start: received = processed + dropped + left out + waiting.
         'received': str(window.total_received),
         'processed': str(window.total_processed),
         'dropped': str(sum(window.dropped.values())),
+        'left out by max_rate': str(window.left_out),
         'waiting': str(window.frames_waiting),
         'damaged': str(window.damaged),
         'lost before the node': 'not counted' if window.lost is None else str(window.lost),

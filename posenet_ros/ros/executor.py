@@ -1,9 +1,9 @@
-"""An executor that spins in one thread, with lifecycle transitions in a second one."""
+"""An executor that spins in one thread, with services that take long in others."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYetError
 from typing import Any, TypeVar
@@ -15,26 +15,29 @@ from posenet_ros.errors import printable
 
 Result = TypeVar('Result')
 CLOCK_TOPIC = '/clock'
+TRANSITIONS = 'transitions'  # the thread that may use in_spinning_thread
 WARN_PERIOD_SECONDS = 5.0
 
 
 class BackgroundExecutor(SingleThreadedExecutor):
-    """A SingleThreadedExecutor that runs some services in a second thread.
+    """A SingleThreadedExecutor that runs some services in other threads.
 
     A transition loads a model, which takes seconds, or minutes if an engine is built. Meanwhile
     get_state, parameters and diagnostics must work. rclpy's MultiThreadedExecutor would hand every
-    image from thread to thread; this one does that for transitions only.
+    image from thread to thread; this one does that for few services only.
 
     Args:
-        background: services whose callbacks run in the second thread, one after another. Each must
-            be in its own callback group.
+        background: services that run in other threads, and the names of their threads; those of a
+            thread run one after another. Each must be in its own callback group.
     """
 
-    def __init__(self, background: Collection[Any] = ()) -> None:
+    def __init__(self, background: Mapping[Any, str] | None = None) -> None:
         super().__init__()
-        self._background = background
+        self._background = background or {}
         self._second_thread = 0
-        self._thread = ThreadPoolExecutor(1, 'transitions', self._remember_thread)
+        self._thread = ThreadPoolExecutor(1, TRANSITIONS, self._remember_thread)
+        others = {*self._background.values()} - {TRANSITIONS}
+        self._threads = {name: ThreadPoolExecutor(1, name) for name in others}
         self._ended = threading.Event()
         self._logger = get_logger('posenet_ros')
 
@@ -90,12 +93,13 @@ class BackgroundExecutor(SingleThreadedExecutor):
                 if handler.done() and handler.exception() is not None:
                     raise handler.exception()
 
-            self.in_background(work)
+            self._threads.get(self._background[entity], self._thread).submit(_reported, work)
 
     def shutdown(self, timeout_sec: float | None = None) -> bool:
-        """Stops spinning, and waits for the second thread."""
+        """Stops spinning, and waits for the other threads."""
         self._ended.set()
-        self._thread.shutdown()
+        for thread in (self._thread, *self._threads.values()):
+            thread.shutdown()
         return super().shutdown(timeout_sec)
 
     def _remember_thread(self) -> None:

@@ -52,5 +52,5 @@ def _value(spec: ParameterSpec, text: str) -> Any:
     except (ConfigError, yaml.YAMLError) as error:
         raise ConfigError(
             f'{error}. If {spec.name} is an argument of another launch file, which includes this '
-            'one, put the inclusion into a group of its own: see README.md, Launch files'
+            'one, put the inclusion into a group of its own: see doc/launch.md'
         ) from error

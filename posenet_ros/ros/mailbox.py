@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from typing import Generic, TypeVar
 
 Item = TypeVar('Item')
@@ -39,11 +40,11 @@ class Mailbox(Generic[Item]):
             keys = list(self._waiting)[:most]
             return {key: self._waiting.pop(key) for key in keys}
 
-    def clear(self) -> list[str]:
-        """Removes all items. Returns their keys."""
+    def clear(self, keys: Collection[str] | None = None) -> dict[str, Item]:
+        """Removes all items, or those of some keys. Returns them."""
         with self._changed:
-            waiting, self._waiting = self._waiting, {}
-            return list(waiting)
+            wanted = list(self._waiting) if keys is None else self._waiting.keys() & keys
+            return {key: self._waiting.pop(key) for key in list(self._waiting) if key in wanted}
 
     def close(self) -> None:
         """Makes every take() return None."""

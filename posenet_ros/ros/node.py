@@ -20,21 +20,26 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool, Trigger
 
-from posenet_ros.errors import ConfigError, PoseNetError, in_words, quoted
+from posenet_ros.config import ModelConfig, RuntimeConfig
+from posenet_ros.errors import BackendError, ConfigError, PoseNetError, in_words, quoted
 from posenet_ros.estimator import PoseNet
 from posenet_ros.msg import ModelInfo
-from posenet_ros.ros.camera import Camera, no_events
+from posenet_ros.ros.bridges import PACKAGES, bridge_classes, open_bridges
+from posenet_ros.ros.bridges.bridge import Bridge
+from posenet_ros.ros.camera import Camera
 from posenet_ros.ros.diagnostics import Diagnostics, NodeState
 from posenet_ros.ros.executor import BackgroundExecutor
 from posenet_ros.ros.lifting import broadcaster_class
 from posenet_ros.ros.log import forward_log, stop_forwarding
-from posenet_ros.ros.messages import describe_input, model_info
+from posenet_ros.ros.messages import describe_input, model_info, pose_array
 from posenet_ros.ros.node_parameters import NodeParameters, with_doubles
-from posenet_ros.ros.parameters import model_config, runtime_config
+from posenet_ros.ros.parameters import model_config, model_parameters, runtime_config
 from posenet_ros.ros.pipeline import Pipeline
+from posenet_ros.ros.publishing import no_events
 from posenet_ros.ros.security import keys_advice
 from posenet_ros.ros.topics import CameraTopics, DepthTopics, camera_topics, depth_topics
 from posenet_ros.ros.unused_arguments import unused_parameters, unused_qos_overrides
+from posenet_ros.srv import Estimate, SetModel
 
 ChangeStateCallback: TypeAlias = (
     'Callable[[ChangeState.Request, ChangeState.Response], ChangeState.Response]'
@@ -72,6 +77,7 @@ class PoseNetNode(LifecycleNode):
         self._model_info: Publisher[ModelInfo] | None = None
         self._told_model_info: ModelInfo | None = None
         self._broadcaster: Any = None  # of frames, with publish_tf
+        self._bridges: list[Bridge] = []
 
         self._log_handler = forward_log(self.get_logger())
         self._node_parameters = NodeParameters(self._model_is_loaded, self._publish_model_info)
@@ -82,14 +88,24 @@ class PoseNetNode(LifecycleNode):
         self._reset_service = self.create_service(
             Trigger, '~/reset_tracker', self._on_reset_tracker
         )
+        self._set_model_service = self.create_service(
+            SetModel, '~/set_model', self._on_set_model, callback_group=ReentrantCallbackGroup()
+        )
+        self._estimate_service = self.create_service(
+            Estimate, '~/estimate', self._on_estimate, callback_group=ReentrantCallbackGroup()
+        )
         self._warn_of_unused_parameters()
-        # For BackgroundExecutor: transitions load the model, which takes seconds.
-        self.background_services = [
+        transitions = [
             service for service in self.services if service.srv_name.endswith('/change_state')
         ]
-        for service in self.background_services:
+        for service in transitions:
             service.callback_group = ReentrantCallbackGroup()
             service.callback = self._with_answer(service.callback)
+        # For BackgroundExecutor: loading a model takes seconds, and images wait for their turn.
+        self.background_services = {
+            **dict.fromkeys([*transitions, self._set_model_service], 'transitions'),
+            self._estimate_service: 'estimates',
+        }
 
     def destroy_node(self) -> None:
         self._release()
@@ -180,16 +196,14 @@ class PoseNetNode(LifecycleNode):
             values = self._node_parameters.values
             config, runtime = model_config(values), runtime_config(values)
             topics = self._camera_topics(values)
+            self._in_spinning_thread(lambda: self._node_parameters.declare_of_cameras(self))
             depth = self._depth_topics(values)
             if values['publish_tf']:
                 if values['lift'] == 'off':
                     raise ConfigError('Invalid publish_tf True. It needs lift, size or depth')
                 broadcaster_class()  # may raise, before the model is loaded
-            max_batch = runtime.largest_batch(len(topics))
-            net = self._pipeline.start(
-                lambda: PoseNet.load(config, max_batch=max_batch, **asdict(runtime)),
-                self._stop_requested,
-            )
+            self._check_bridges(values)
+            net = self._pipeline.start(_loader(config, runtime, len(topics)), self._stop_requested)
             self._in_spinning_thread(lambda: self._create_topics(topics, depth))
         finally:
             self._loading_since = None
@@ -197,12 +211,7 @@ class PoseNetNode(LifecycleNode):
         # thread for 0.1 s, in the middle of a frame.
         gc.collect()
         gc.freeze()
-        self.get_logger().info(
-            f'{config.architecture} {config.multiplier:g} at stride {config.output_stride}, input '
-            f'{describe_input(config)}, {net.backend.precision} with '
-            f'{net.backend.name} on {net.backend.device}: ready in '
-            f'{time.monotonic() - started:.1f} s'
-        )
+        self.get_logger().info(f'{_described(net)}: ready in {time.monotonic() - started:.1f} s')
         self.get_logger().debug(f'{net.backend.name}: {net.backend_reason}')
 
     def _release(self) -> None:
@@ -259,22 +268,32 @@ class PoseNetNode(LifecycleNode):
             for name in names
         }
 
+    @staticmethod
+    def _check_bridges(values: Mapping[str, Any]) -> None:
+        """Whether there can be bridges, before the model is loaded.
+
+        Raises:
+            ConfigError: a bridge is not known, or its package is not installed.
+        """
+        names = _bridge_names(values)
+        if len(set(names)) != len(names) or not set(names) <= PACKAGES.keys():
+            raise ConfigError(
+                f'Invalid bridges {quoted(", ".join(names))}. Should be some of '
+                f'{", ".join(PACKAGES)}, each once'
+            )
+        if 'humans' in names and not (values['tracking'] or values['attention'] == 'people'):
+            raise ConfigError('Invalid bridges humans. It needs tracking')
+        bridge_classes(names)
+
     def _create_topics(
         self, topics: dict[str, CameraTopics], depth: dict[str, DepthTopics]
     ) -> None:
         values = self._node_parameters.values
         lazy = values['lazy'] and not values['publish_tf']
+        self._bridges = open_bridges(_bridge_names(values), self, list(topics))
         for name in topics:
             self._pipeline.cameras[name] = Camera(
-                self,
-                name,
-                topics[name],
-                lazy,
-                values['max_image_pixels'],
-                values['lens'],
-                values['depth_lens'],
-                values['lift'] != 'off',
-                depth.get(name),
+                self, name, topics[name], depth.get(name), self._bridges, lazy, values
             )
         if lazy:
             self._demand_timer = self.create_timer(
@@ -306,6 +325,9 @@ class PoseNetNode(LifecycleNode):
         for camera in self._pipeline.cameras.values():
             camera.destroy()
         self._pipeline.cameras = {}
+        for bridge in self._bridges:
+            bridge.destroy()
+        self._bridges = []
         if self._broadcaster is not None:
             self.destroy_publisher(self._broadcaster.pub_tf)
             self._broadcaster = None
@@ -346,6 +368,49 @@ class PoseNetNode(LifecycleNode):
         response.success = True
         response.message = 'everybody gets a new track_id'
         return response
+
+    # Services of the model.
+
+    def _on_estimate(
+        self, request: Estimate.Request, response: Estimate.Response
+    ) -> Estimate.Response:
+        try:
+            answer = self._pipeline.estimate(request.image)
+            response.poses = pose_array(answer.header, answer.width, answer.height, answer.poses)
+            response.success = True
+        except Exception as error:  # Also what nobody has foreseen: the client waits
+            expected = isinstance(error, PoseNetError)
+            response.message = str(error) if expected else in_words(error)
+        return response
+
+    def _on_set_model(
+        self, request: SetModel.Request, response: SetModel.Response
+    ) -> SetModel.Response:
+        try:
+            response.message = self._set_model(request.parameters)
+            response.success = True
+        except Exception as error:
+            expected = isinstance(error, PoseNetError)
+            response.message = str(error) if expected else in_words(error)
+            self.get_logger().error(f'the model stays as it was: {response.message}')
+        return response
+
+    def _set_model(self, text: str) -> str:
+        """Loads another model, while the old one goes on. Returns what it is."""
+        if self._pipeline.net is None:
+            raise BackendError('no model is loaded: set parameters, and configure the node')
+        changes = model_parameters(text)
+        values = {**self._node_parameters.values, **changes}
+        config, runtime = model_config(values), runtime_config(values)
+        cameras = len(self._pipeline.cameras)
+        net = self._pipeline.replace(_loader(config, runtime, cameras), self._stop_requested)
+        with self._node_parameters.unlocked():
+            self.set_parameters([Parameter(name, value=value) for name, value in changes.items()])
+        self._publish_model_info()
+        gc.collect()
+        gc.freeze()
+        self.get_logger().info(f'now {_described(net)}')
+        return _described(net)
 
     def _subscribe_or_unsubscribe(self) -> None:
         running = self._active and self._enabled
@@ -399,3 +464,21 @@ class PoseNetNode(LifecycleNode):
             self._pipeline.inference_error,
             self._pipeline.hang(),
         )
+
+
+def _loader(config: ModelConfig, runtime: RuntimeConfig, cameras: int) -> Callable[[], PoseNet]:
+    max_batch = runtime.largest_batch(cameras)
+    return lambda: PoseNet.load(config, max_batch=max_batch, **asdict(runtime))
+
+
+def _described(net: PoseNet) -> str:
+    """A model in words, for the log."""
+    config, backend = net.config, net.backend
+    return (
+        f'{config.architecture} {config.multiplier:g} at stride {config.output_stride}, input '
+        f'{describe_input(config)}, {backend.precision} with {backend.name} on {backend.device}'
+    )
+
+
+def _bridge_names(values: Mapping[str, Any]) -> list[str]:
+    return [name for name in values['bridges'] if name]  # an empty list of ROS has no type

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields
 from typing import Any, Literal
 
+import yaml
+
 from posenet_ros.config import (
     MAX_IMAGE_PIXELS,
     NODE_DEFAULTS,
@@ -22,12 +24,25 @@ from posenet_ros.config import (
     option_name,
 )
 from posenet_ros.core.keypoints import MIN_KEYPOINT_SCORE, MIN_POSE_SCORE
-from posenet_ros.errors import ConfigError
+from posenet_ros.errors import ConfigError, quoted
 
-Group = Literal['model', 'decoder', 'tracking', 'input', 'space', 'output', 'diagnostics']
+Group = Literal[
+    'model',
+    'decoder',
+    'tracking',
+    'selection',
+    'input',
+    'space',
+    'bridges',
+    'output',
+    'diagnostics',
+]
 
 # Groups that can be set at any time; the others only while the node is unconfigured.
-LIVE_GROUPS: tuple[Group, ...] = ('decoder', 'tracking', 'output', 'diagnostics')
+LIVE_GROUPS: tuple[Group, ...] = ('decoder', 'tracking', 'selection', 'output', 'diagnostics')
+
+# Groups that each named camera can have its own values of: NAME.PARAMETER.
+CAMERA_GROUPS: tuple[Group, ...] = ('decoder', 'selection')
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,7 @@ class ParameterSpec:
         if self.name == 'input_resolution':
             return 'int or int[2]'
         if isinstance(self.default, list):
-            return 'string[]'
+            return 'string[]' if isinstance(self.default[0], str) else 'int[]'
         return {bool: 'bool', int: 'int', float: 'double', str: 'string'}[type(self.default)]
 
     @property
@@ -84,7 +99,10 @@ class ParameterSpec:
                 if len(sizes) == 2 and all(isinstance(size, int) for size in sizes):
                     return sizes
         elif isinstance(self.default, list):
-            if isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
+            kind = type(self.default[0])
+            if isinstance(value, (list, tuple, array.array)) and all(
+                type(item) is kind for item in value
+            ):
                 return list(value)
         elif isinstance(self.default, float):
             if is_number:
@@ -104,7 +122,7 @@ def _from_field(field: Field[Any], group: Group, alone: bool = False) -> Paramet
         default = ''
     limits = field.metadata.get('range')
     # Choices that depend on each other are checked by ModelConfig.
-    alone = alone or field.name in ('input_aspect', 'attention', 'decoder')
+    alone = alone or field.name in ('input_aspect', 'attention', 'decoder', 'decoding_method')
     choices = field.metadata.get('choices', ()) if alone else ()
     if choices and default == '':
         choices = ('', *choices)
@@ -132,6 +150,21 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         'Hold the joints of people with a track_id still: a One Euro filter. Joints that move lag '
         'behind a little.',
         'tracking',
+    ),
+    ParameterSpec(
+        'max_rate',
+        0.0,
+        'Most images a second that are looked at, of each camera: the newest, evenly spaced. The '
+        'others are not even read. 0 looks at as many as the model can.',
+        'selection',
+        range=(0.0, 1000.0),
+    ),
+    ParameterSpec(
+        'region',
+        [0, 0, 0, 0],
+        'Where in the image people are looked for: left, top, width and height in pixels. Poses '
+        'stay in pixels of the whole image. Zeros mean all of it.',
+        'selection',
     ),
     ParameterSpec(
         'autostart',
@@ -260,6 +293,14 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         'space',
     ),
     ParameterSpec(
+        'bridges',
+        [''],
+        'Other packages\' messages to publish too, while somebody subscribes: detections '
+        '(vision_msgs) on ~/detections, humans (hri_msgs) under /humans/bodies, annotations '
+        '(foxglove_msgs) on ~/annotations, image_markers (visualization_msgs) on ~/image_markers.',
+        'bridges',
+    ),
+    ParameterSpec(
         'min_published_pose_score',
         0.0,
         'People below this score are left out of ~/poses. 0 leaves out nobody.',
@@ -366,6 +407,30 @@ def checked_values(values: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: one of them is not allowed.
     """
     return {name: SPECS[name].checked(value) for name, value in values.items()}
+
+
+def model_parameters(text: str) -> dict[str, Any]:
+    """Parameters of the model, from YAML as in a params file.
+
+    Raises:
+        ConfigError: it is no YAML, names another parameter, or a value is not allowed.
+    """
+    try:
+        given = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f'Invalid parameters {quoted(text)}. They are no YAML') from error
+    names = [spec.name for spec in PARAMETERS if spec.group == 'model']
+    if not isinstance(given, dict) or not given:
+        raise ConfigError(
+            f'Invalid parameters {quoted(text)}. Should be like "{{architecture: ResNet50, '
+            'output_stride: 32}"'
+        )
+    for name in given:
+        if name not in names:
+            raise ConfigError(
+                f'Invalid parameter {quoted(name)}. Should be one of {", ".join(names)}'
+            )
+    return checked_values(given)
 
 
 def model_config(values: Mapping[str, Any]) -> ModelConfig:

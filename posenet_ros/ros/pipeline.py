@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYetError
 from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
 from rclpy.node import Node
+from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from posenet_ros.core.closeups import Closeup
 from posenet_ros.core.decode import Pose
 from posenet_ros.errors import BackendError, ImageError, PoseNetError, in_words
-from posenet_ros.estimator import PoseNet
-from posenet_ros.io.image_message import stamp_seconds
-from posenet_ros.ros.camera import Camera, Received
+from posenet_ros.estimator import PoseNet, StageTimes
+from posenet_ros.io.image_message import FOR_CV_BRIDGE, image_to_rgb, stamp_seconds
+from posenet_ros.ros.camera import Camera, Received, cv_bridge
 from posenet_ros.ros.lifting import Found, Lifting
 from posenet_ros.ros.log import WARN_PERIOD_SECONDS, LimitedWarnings
 from posenet_ros.ros.mailbox import Mailbox
-from posenet_ros.ros.node_parameters import NodeParameters
+from posenet_ros.ros.node_parameters import CameraParameters, NodeParameters
+from posenet_ros.ros.selection import Region
 from posenet_ros.ros.worker import ModelWorker, Worker
 from posenet_ros.stream import PoseStream
 
@@ -59,6 +64,48 @@ class Overlay:
     image: np.ndarray
     poses: list[Pose]
     closeups: list[Closeup]
+    flipped: bool  # the poses are mirrored
+
+
+@dataclass(frozen=True)
+class Shot:
+    """The image of a camera that is in hand."""
+
+    camera: Camera
+    header: Header
+    image: np.ndarray
+    view: np.ndarray  # what the network sees of it
+    parameters: CameraParameters
+
+    def poses_in_image(self, poses: list[Pose]) -> list[Pose]:
+        """Poses in pixels of the view -> in pixels of the image."""
+        region, flipped = self.parameters.region, self.parameters.decoder.flip_horizontal
+        if region is None:
+            return poses
+        return region.poses_in_image(poses, self.image.shape[1], flipped)
+
+    def closeups_in_image(self, closeups: list[Closeup]) -> list[Closeup]:
+        """Close-ups in pixels of the view -> in pixels of the image."""
+        region = self.parameters.region
+        return closeups if region is None else region.closeups_in_image(closeups)
+
+
+@dataclass(frozen=True)
+class Request:
+    """An image of a service's client."""
+
+    message: Image
+    answer: Future[Answer]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The poses of a request's image."""
+
+    header: Header
+    width: int
+    height: int
+    poses: list[Pose]
 
 
 def _seconds(header: Header) -> float:
@@ -89,14 +136,19 @@ class Pipeline:
         self._node = node
         self._parameters = parameters
         self._streams: dict[str, PoseStream] = {}  # by camera; the model's thread
+        self._regions: dict[str, Region | None] = {}  # of the last image of each camera
         self._ids = count(1)  # of people, of all cameras
         self._reset_requested = False
         self._resting = 'deactivated'  # why no poses are published; empty while they are
-        self._frames: Mailbox[Received] = Mailbox()
+        self._frames: Mailbox[Received | Request] = Mailbox()
+        self._handover = threading.Lock()  # while another mailbox takes the images
+        self._numbers = count()  # of requests
         self._overlays: Mailbox[Overlay] = Mailbox()
-        self._model_worker: ModelWorker[Received] | None = None
+        self._model_worker: ModelWorker[Received | Request] | None = None
         self._overlay_worker: Worker[Overlay] | None = None
-        self._hanging_worker: ModelWorker[Received] | None = None  # did not end when it was stopped
+        self._hanging_worker: ModelWorker[Received | Request] | None = (
+            None  # did not end when it was stopped
+        )
         self._warnings = LimitedWarnings(node)
 
     # Start and stop: called by the thread of the lifecycle transitions.
@@ -133,6 +185,36 @@ class Pipeline:
             )
         return self.net
 
+    def replace(self, load: Callable[[], PoseNet], cancelled: Callable[[], bool]) -> PoseNet:
+        """Loads another model while this one runs, and goes on with it. Ids of people stay.
+
+        Raises:
+            BackendError: `cancelled` became true.
+            Exception: whatever `load` raised; this model goes on.
+        """
+        old = self._model_worker
+        assert old is not None
+        frames: Mailbox[Received | Request] = Mailbox()
+        new = ModelWorker(load, frames, self._process, self._log_unexpected)
+        try:
+            net = new.load(cancelled)
+        except BaseException:
+            if not new.stop(0.0):
+                self._hanging_worker = new
+            raise
+        with self._handover:  # images wait for the new model from now on
+            for key, item in self._frames.clear().items():
+                frames.put(key, item)
+            self._frames = frames
+        if not old.stop(STOP_SECONDS):
+            self._hanging_worker = old
+        for name, stream in self._streams.items():
+            self._streams[name] = stream.for_model(net.config)
+        self._model_worker, self.net = new, net
+        self._usual_seconds = net.stage_times.total
+        new.begin()
+        return net
+
     def resume(self) -> None:
         """Publishes poses from now on."""
         self._resting = ''
@@ -140,13 +222,13 @@ class Pipeline:
     def rest(self, reason: str) -> None:
         """Publishes nothing from now on, and counts waiting images as dropped for this reason."""
         self._resting = reason
-        for name in self._frames.clear():
+        for name in self._frames.clear(self.cameras):
             self.cameras[name].statistics.image_dropped(reason)
         self._overlays.clear()
         if self.lifting is not None:
             self.lifting.clear()
         for camera in self.cameras.values():
-            camera.clear_markers()
+            camera.clear()
 
     def stop(self) -> None:
         """Ends the threads and frees the model, in whatever state they are."""
@@ -176,9 +258,33 @@ class Pipeline:
     # Images in: the executor's thread.
 
     def put(self, camera: Camera, message: Received) -> None:
-        if self._frames.put(camera.name, message):
+        max_rate = self._parameters.of_camera(camera.name).max_rate
+        if not camera.rate_limit.allows(time.monotonic(), max_rate):
+            camera.statistics.image_left_out()
+            return
+        with self._handover:
+            replaced = self._frames.put(camera.name, message)
+        if replaced:
             hangs = self.hang() is not None
             camera.statistics.image_dropped('the model hangs' if hangs else 'newer image came')
+
+    def estimate(self, message: Image) -> Answer:
+        """The poses of an image that no camera sent, between those of the cameras. Waits for them.
+
+        Raises:
+            BackendError: no model is loaded, or it hangs, or it could not be run.
+            ImageError: the image is broken.
+        """
+        request = Request(message, Future())
+        with self._handover:
+            # No camera has such a name.
+            self._frames.put(f'request {next(self._numbers)}', request)
+        while self.loaded and self.hang() is None:
+            try:
+                return request.answer.result(timeout=0.1)
+            except NotYetError:
+                continue
+        raise BackendError(str(self.hang() or 'no model is loaded: configure the node'))
 
     def hang(self) -> Hang | None:
         """Whether the model hangs."""
@@ -192,96 +298,130 @@ class Pipeline:
 
     # Poses out: the model's thread.
 
-    def _process(self, net: PoseNet, frames: dict[str, Received]) -> None:
+    def _process(self, net: PoseNet, items: dict[str, Received | Request]) -> None:
         self._run_started = time.monotonic()
         try:
-            self._run(net, frames)
+            requests = [item for item in items.values() if isinstance(item, Request)]
+            self._run(net, {k: v for k, v in items.items() if not isinstance(v, Request)})
+            for request in requests:
+                try:
+                    request.answer.set_result(self._answer(net, request.message))
+                except BaseException as error:  # goes to whoever waits
+                    request.answer.set_exception(error)
         finally:
             self._run_started = None
 
+    def _answer(self, net: PoseNet, message: Image) -> Answer:
+        image = image_to_rgb(message, cv_bridge() if message.encoding in FOR_CV_BRIDGE else None)
+        (poses,) = net.estimate([image], self._parameters.of_all.decoder)
+        height, width = image.shape[:2]
+        return Answer(message.header, width, height, self._published(poses))
+
+    def _published(self, poses: Sequence[Pose]) -> list[Pose]:
+        values = self._parameters.values
+        return [
+            pose
+            for pose in poses
+            if pose.score >= values['min_published_pose_score']
+            and pose.keypoint_scores.max() >= values['min_published_keypoint_score']
+        ]
+
     def _run(self, net: PoseNet, frames: dict[str, Received]) -> None:
         started = time.perf_counter()
-        cameras, headers, images = [], [], []
-        for name, message in frames.items():
-            camera = self.cameras[name]
-            try:
-                header, image = camera.read(message)
-            except ImageError as error:
-                self._drop(camera, 'broken image', error)
-                continue
-            except BaseException as error:  # of a decoder; must not cost the other cameras a frame
-                self._drop_unexpected([camera], error)
-                continue
-            cameras.append(camera)
-            headers.append(header)
-            images.append(image)
-        if not images:
+        shots = [shot for name, message in frames.items() if (shot := self._read(name, message))]
+        if not shots:
             return
-        converted = time.perf_counter()
-        streams = self._streams_of(cameras, net)
-        stamps = [_seconds(header) for header in headers]
+        convert_seconds = time.perf_counter() - started
+        streams = [self._stream_of(shot, net) for shot in shots]
         try:
-            results = net.estimate_streams(images, stamps, streams, self._parameters.decoder)
+            results, times = self._estimate(net, shots, streams)
         except BackendError as error:
             # The next image is processed as usual: the GPU may have free memory by then.
             self.inference_error = str(error)
-            for camera in cameras:
-                self._drop(camera, 'inference failed', error)
+            for shot in shots:
+                self._drop(shot.camera, 'inference failed', error)
             return
         except BaseException as error:  # SystemExit too
             self.inference_error = in_words(error)
-            self._drop_unexpected(cameras, error)
+            self._drop_unexpected([shot.camera for shot in shots], error)
             return
         self.inference_error = ''
-        self._usual_seconds = converted - started + net.stage_times.total
-        for camera, header, image, stream, poses in zip(
-            cameras, headers, images, streams, results, strict=True
-        ):
+        self._usual_seconds = convert_seconds + times.total
+        for shot, stream, poses in zip(shots, streams, results, strict=True):
             if self._resting:
-                camera.statistics.image_dropped(self._resting)
+                shot.camera.statistics.image_dropped(self._resting)
                 continue
             try:
-                self._publish(camera, header, image, stream, poses, converted - started, net)
+                self._publish(shot, stream, poses, convert_seconds, times)
             except BaseException as error:  # must not cost the other cameras their poses
-                self._drop_unexpected([camera], error)
+                self._drop_unexpected([shot.camera], error)
 
-    def _streams_of(self, cameras: Sequence[Camera], net: PoseNet) -> list[PoseStream]:
-        """What is remembered of each camera, as the parameters say now."""
+    def _read(self, name: str, message: Received) -> Shot | None:
+        """The image of a camera; None if it cannot be used, which is counted."""
+        camera, parameters = self.cameras[name], self._parameters.of_camera(name)
+        try:
+            header, image = camera.read(message)
+            region = parameters.region
+            view = image if region is None else region.view(image)
+            return Shot(camera, header, image, view, parameters)
+        except ImageError as error:
+            self._drop(camera, 'broken image', error)
+        except BaseException as error:  # of a decoder; must not cost the other cameras a frame
+            self._drop_unexpected([camera], error)
+        return None
+
+    def _stream_of(self, shot: Shot, net: PoseNet) -> PoseStream:
+        """What is remembered of a camera, as the parameters say now."""
         values, tracker = self._parameters.values, self._parameters.tracker
         if self._reset_requested:
             self._reset_requested = False
             for stream in self._streams.values():
                 stream.reset()
-        for camera in cameras:
-            if camera.name not in self._streams:
-                self._streams[camera.name] = PoseStream(net.config, ids=self._ids)
-            self._streams[camera.name].configure(
-                tracker if values['tracking'] or net.config.attention == 'people' else None,
-                values['smoothing'],
+        name, region = shot.camera.name, shot.parameters.region
+        if name not in self._streams:
+            self._streams[name] = PoseStream(net.config, ids=self._ids)
+        stream = self._streams[name]
+        if self._regions.get(name) != region:  # positions are relative to it
+            stream.reset()
+        self._regions[name] = region
+        stream.configure(
+            tracker if values['tracking'] or net.config.attention == 'people' else None,
+            values['smoothing'],
+        )
+        return stream
+
+    @staticmethod
+    def _estimate(
+        net: PoseNet, shots: Sequence[Shot], streams: Sequence[PoseStream]
+    ) -> tuple[list[list[Pose]], StageTimes]:
+        """The poses of each shot, in pixels of its image. Equal decoders share batches."""
+        found: dict[int, list[Pose]] = {}
+        times = StageTimes(0.0, 0.0, 0.0)
+        for decoder in dict.fromkeys(shot.parameters.decoder for shot in shots):
+            same = [i for i, shot in enumerate(shots) if shot.parameters.decoder == decoder]
+            poses = net.estimate_streams(
+                [shots[i].view for i in same],
+                [_seconds(shots[i].header) for i in same],
+                [streams[i] for i in same],
+                decoder,
             )
-        return [self._streams[camera.name] for camera in cameras]
+            found.update(zip(same, poses, strict=True))
+            times += net.stage_times
+        return [shot.poses_in_image(found[i]) for i, shot in enumerate(shots)], times
 
     def _publish(
         self,
-        camera: Camera,
-        header: Header,
-        image: np.ndarray,
+        shot: Shot,
         stream: PoseStream,
         poses: list[Pose],
         convert_seconds: float,
-        net: PoseNet,
+        times: StageTimes,
     ) -> None:
         values = self._parameters.values
-        min_pose_score = values['min_published_pose_score']
-        min_keypoint_score = values['min_published_keypoint_score']
-        published = [
-            pose
-            for pose in poses
-            if pose.score >= min_pose_score and pose.keypoint_scores.max() >= min_keypoint_score
-        ]
+        camera, header, image = shot.camera, shot.header, shot.image
+        published = self._published(poses)
         started = time.perf_counter()
         camera.publish_poses(header, image, published)
-        times = net.stage_times
         stages = {
             'convert': convert_seconds,
             'preprocess': times.preprocess,
@@ -291,12 +431,14 @@ class Pipeline:
         }
         latency = self._latency(camera, header, times.inference)
         people = sum(pose.score >= values['min_pose_score'] for pose in published)
+        flipped = shot.parameters.decoder.flip_horizontal
         if self.lifting is not None and self.lifting.wanted(camera):
             height, width = image.shape[:2]
-            flipped = values['flip_horizontal']
             self.lifting.put(camera, Found(header, width, height, published, flipped))
+        camera.publish_bridges(header, image, published, flipped, values)
         if camera.overlays_wanted():
-            self._overlays.put(camera.name, Overlay(header, image, poses, stream.closeups))
+            closeups = shot.closeups_in_image(stream.closeups)
+            self._overlays.put(camera.name, Overlay(header, image, poses, closeups, flipped))
         camera.statistics.image_looked_at(stream.whole, len(stream.closeups), stream.counts)
         camera.statistics.image_processed(people, {**latency, **stages})
 
@@ -344,5 +486,6 @@ class Pipeline:
                 overlay.image,
                 overlay.poses,
                 overlay.closeups,
+                overlay.flipped,
                 self._parameters.values,
             )

@@ -70,7 +70,7 @@ def run_node(
     """Spins a node until a signal, and shuts everything down in order.
 
     Args:
-        make_node: makes the node. Its `background_services`, if any, run in a second thread.
+        make_node: makes the node. Its `background_services`, if any, run in other threads.
         started: called with the node, in the second thread, once it spins.
 
     Returns:
@@ -101,7 +101,7 @@ def run_node(
         )
     for warning in sections_for_others(sys.argv, node.get_fully_qualified_name()):
         node.get_logger().warning(warning)
-    executor = BackgroundExecutor(getattr(node, 'background_services', ()))
+    executor = BackgroundExecutor(getattr(node, 'background_services', None))
     executor.add_node(node)
     executor.in_background(lambda: started(node))
 
@@ -132,5 +132,5 @@ def _usage(name: str) -> str:
     return (
         f'usage: {name} --ros-args [-p PARAMETER:=VALUE] [-r TOPIC:=TOPIC] [--params-file FILE]\n\n'
         f'ros2 param describe lists the parameters of a running {name}. Those of posenet_node are\n'
-        'also in config/posenet.yaml and README.md of the package posenet_ros.'
+        'also in config/posenet.yaml and doc/parameters.md of the package posenet_ros.'
     )

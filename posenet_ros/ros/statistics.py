@@ -1,6 +1,6 @@
 """What each camera did: images, drops and why, latency and the time of each stage.
 
-Every image that came is counted once more, as processed or dropped, or it waits.
+Every image that came is counted once more, as processed, dropped or left out, or it waits.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Window:
     dropped_now: int = 0  # frames, in this window
     total_received: int = 0  # since the start, as the following
     total_processed: int = 0
+    left_out: int = 0  # by max_rate
     lost: int | None = None  # before they reached the node; None: the middleware does not tell
     last_problem: str = ''  # why the last frame was dropped or damaged, in words
     damaged: int = 0  # images that were used all the same, since the start
@@ -43,7 +44,8 @@ class Window:
     @property
     def frames_waiting(self) -> int:
         """Frames that have come, and are neither processed nor dropped yet."""
-        return self.total_received - self.total_processed - sum(self.dropped.values())
+        ended = self.total_processed + self.left_out + sum(self.dropped.values())
+        return self.total_received - ended
 
 
 class CameraStatistics:
@@ -58,7 +60,7 @@ class CameraStatistics:
         self._received = self._processed = self._people = self._dropped_now = 0
         self._whole_images = self._closeups = 0
         self._tracked: tuple[int, int, int] | None = None
-        self._total_received = self._total_processed = self._damaged = 0
+        self._total_received = self._total_processed = self._left_out = self._damaged = 0
         self._lost: int | None = None
         self._last_problem = ''
         self._dropped: Counter[str] = Counter()
@@ -100,6 +102,11 @@ class CameraStatistics:
             self._dropped_now += 1
             self._last_problem = problem or self._last_problem
             return self._dropped[reason]
+
+    def image_left_out(self) -> None:
+        """Counts an image that max_rate leaves out."""
+        with self._lock:
+            self._left_out += 1
 
     def image_damaged(self, problem: str) -> None:
         """Counts an image that is damaged, and is used all the same."""
@@ -158,6 +165,7 @@ class CameraStatistics:
                 dropped_now=self._dropped_now,
                 total_received=self._total_received,
                 total_processed=self._total_processed,
+                left_out=self._left_out,
                 lost=self._lost,
                 last_problem=self._last_problem,
                 damaged=self._damaged,

@@ -80,10 +80,21 @@ class ModelWorker(Worker[Item]):
         self._load = load
         self._process_with_model = process
         self._loaded = threading.Event()
+        self._may_begin = threading.Event()
         self._net: PoseNet | None = None
         self._error: BaseException | None = None
 
     def start_and_load(self, cancelled: Callable[[], bool]) -> PoseNet:
+        """Loads the model, and begins to process items. See load."""
+        net = self.load(cancelled)
+        self.begin()
+        return net
+
+    def begin(self) -> None:
+        """Lets the thread take items, once the model is loaded."""
+        self._may_begin.set()
+
+    def load(self, cancelled: Callable[[], bool]) -> PoseNet:
         """Starts the thread and waits for the model, which only the thread may run.
 
         Raises:
@@ -101,6 +112,7 @@ class ModelWorker(Worker[Item]):
 
     def stop(self, timeout: float | None = None) -> bool:
         """Ends the thread after the current item; does not wait for a load that hangs."""
+        self._may_begin.set()
         if self._loaded.is_set():
             return super().stop(timeout)
         # The thread ends after the load. Until then it must not keep the node alive.
@@ -123,6 +135,7 @@ class ModelWorker(Worker[Item]):
             return
         self._most = self._net.backend.max_batch
         try:
+            self._may_begin.wait()
             super()._run()
         finally:
             self._net.close()

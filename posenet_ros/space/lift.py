@@ -146,6 +146,8 @@ def quaternion(axes: np.ndarray) -> tuple[float, float, float, float]:
 class PoseLifter:
     """Places people in space.
 
+    For example::
+
         lifter = PoseLifter(camera)
         for person in lifter.lift(poses, depth):
             print(person.torso, person.points[9], person.states[9])

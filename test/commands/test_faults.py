@@ -22,13 +22,13 @@ from posenet_ros.io import photos, video
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path, monkeypatch, fresh_home):
     """Runs a command in an empty folder, with a small model."""
     monkeypatch.chdir(tmp_path)
     model = tmp_path.parent / f'{tmp_path.name}-model'
     model.mkdir()
     url = str(mobilenet_like(output_stride=16).write(model / 'model-stride16.json'))
-    monkeypatch.setenv('POSENET_HOME', str(model / 'home'))
+    monkeypatch.setenv('POSENET_HOME', fresh_home)
 
     def command(*arguments):
         return main([*map(str, arguments), '--model-url', url, '--input-resolution', '33'])

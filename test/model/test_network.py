@@ -11,8 +11,10 @@ from posenet_ros.model import network
 from posenet_ros.model.network import make_network, weights_for
 
 
-def test_network_is_made_once_and_not_even_onnx_is_imported_again(tmp_path, monkeypatch):
-    monkeypatch.setenv('POSENET_HOME', str(tmp_path / 'home'))
+def test_network_is_made_once_and_not_even_onnx_is_imported_again(
+    tmp_path, monkeypatch, fresh_home
+):
+    monkeypatch.setenv('POSENET_HOME', fresh_home)
     url = str(mobilenet_like(output_stride=16).write(tmp_path / 'model-stride16.json'))
     program = f"""
 import sys

@@ -15,7 +15,7 @@ ROS_MODULES = (
     'diagnostic_msgs', 'geometry_msgs', 'rcl_interfaces', 'std_srvs', 'lifecycle_msgs',
 )  # fmt: skip
 MODULES = sorted((ROOT / 'posenet_ros').rglob('*.py'))
-LIBRARY = [path for path in MODULES if path.parent.name != 'ros']
+LIBRARY = [path for path in MODULES if ROOT / 'posenet_ros/ros' not in path.parents]
 
 
 def imported_modules(path: Path):
@@ -52,7 +52,7 @@ for module in pkgutil.walk_packages(posenet_ros.__path__, 'posenet_ros.'):
     try:
         importlib.import_module(module.name)
     except ModuleNotFoundError as error:
-        if not error.name.startswith('rosbags'):  # an optional extra
+        if not error.name.startswith(('rosbags', 'aiohttp')):  # optional extras
             raise
 print('done')
 """
@@ -68,6 +68,13 @@ def test_version_is_the_same_everywhere():
     assert 'version = attr: posenet_ros.version.__version__' in setup
 
 
+def test_pip_installs_every_folder_of_the_library():
+    setup = (ROOT / 'setup.cfg').read_text()
+    listed = re.findall(r'^    (posenet_ros[.\w]*)$', setup.split('packages =')[1], re.MULTILINE)
+    folders = {path.parent for path in LIBRARY if path.name == '__init__.py'}
+    assert sorted(listed) == sorted('.'.join(path.relative_to(ROOT).parts) for path in folders)
+
+
 def test_parameter_documents_come_from_the_table():
     sys.path.insert(0, str(ROOT / 'tools'))
     try:
@@ -75,8 +82,8 @@ def test_parameter_documents_come_from_the_table():
     finally:
         sys.path.pop(0)
     assert docs.YAML_PATH.read_text() == docs.yaml_text(), 'run tools/write_parameter_docs.py'
-    readme = docs.README_PATH.read_text()
-    assert docs.readme_tables() in readme, 'run tools/write_parameter_docs.py'
+    page = docs.PAGE_PATH.read_text()
+    assert docs.page_tables() in page, 'run tools/write_parameter_docs.py'
 
 
 def test_everything_that_the_library_imports_is_installed_with_it():
@@ -103,6 +110,7 @@ def test_everything_that_the_library_imports_is_installed_with_it():
 DISTRIBUTION = {
     'numpy': 'python3-numpy', 'cv2': 'python3-opencv', 'requests': 'python3-requests',
     'tqdm': 'python3-tqdm', 'yaml': 'python3-yaml', 'PIL': 'python3-pil',
+    'aiohttp': 'python3-aiohttp',
     'pytest': 'python3-pytest', 'skimage': 'python3-skimage', 'tf2_ros': 'tf2_ros_py',
 }  # fmt: skip
 SETUP_ROBOT = (
@@ -117,6 +125,7 @@ SETUP_ROBOT = (
 OPTIONAL = (  # where they are imported
     'rosbags', 'tensorrt', 'tensorrt_rtx', 'pycuda', 'cuda', 'scipy', 'pycocotools',
     'matplotlib', 'mcap', 'zstandard', 'argcomplete', 'pillow_heif', 'atheris', 'sros2',
+    'vision_msgs', 'hri_msgs', 'foxglove_msgs', 'playwright',
 )  # fmt: skip
 
 

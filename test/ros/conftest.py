@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +23,15 @@ os.environ['ROS_DOMAIN_ID'] = str(random.randint(1, 100))
 
 from ros_processes import Camera, Peer, Process, yaml  # noqa: E402
 
+NETWORK = pytest.mark.xdist_group('ros')  # in one worker: the processors are for the nodes
+
 NodePoses = Callable[[np.ndarray], list[Pose]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(NETWORK)
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -46,7 +46,7 @@ sys.modules[__name__] = module
 
 
 @pytest.fixture
-def device(tmp_path, monkeypatch):
+def device(tmp_path, monkeypatch, fresh_home):
     """The environment of a process that finds a GPU, and the file that breaks it."""
     pytest.importorskip('pytools', reason='pycuda is not built here')
     if shutil.which('cc') is None:
@@ -60,7 +60,7 @@ def device(tmp_path, monkeypatch):
     )
     return breaker, {
         'HOST_DRIVER_DEVICES': '1',
-        'POSENET_HOME': str(tmp_path / 'home'),
+        'POSENET_HOME': fresh_home,
         'LD_LIBRARY_PATH': f'{tmp_path}:{os.environ.get("LD_LIBRARY_PATH", "")}',
         'PYTHONPATH': f'{shim}:{os.environ.get("PYTHONPATH", "")}',
     }

@@ -36,6 +36,14 @@ def readme_block(heading: str) -> str:
     return re.sub(r'(?m)^    ', '', match[0])
 
 
+def page_block(page: str, heading: str) -> str:
+    """The first block below a heading of a page of doc/."""
+    below = (ROOT / 'doc' / page).read_text().split(f'\n{heading}\n', 1)[1]
+    match = re.search(r'(?ms)^```\w+\n(.*?)^```$', below)
+    assert match is not None
+    return match[1]
+
+
 class Launched:
     """A command that goes on, with its output in a file."""
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from posenet_ros.msg import PoseArray
-from robot import readme_block
+from robot import page_block, readme_block
 from ros_processes import as_image
 from sensor_msgs.msg import Image
 
@@ -128,8 +128,8 @@ def test_setup_robot_repairs_an_environment_whose_python_has_gone(robot, tmp_pat
 
 
 def test_messages_alone(robot, tmp_path):
-    """For a laptop that looks at a bag: README.md's block, without the node's dependencies."""
-    commands = readme_block('### The messages alone')
+    """For a laptop that looks at a bag: the page's block, without the node's dependencies."""
+    commands = page_block('topics.md', '### The messages alone')
     assert 'MESSAGES_ONLY=ON' in commands
     source = robot.workspace / 'src/posenet_ros'
     (tmp_path / 'src').mkdir()

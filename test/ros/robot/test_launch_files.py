@@ -10,6 +10,7 @@ from goldens import ROOT
 from lifecycle_msgs.srv import GetState
 from posenet_ros.msg import PoseArray, PoseArray3D
 from rcl_interfaces.srv import GetParameters
+from robot import page_block
 from ros_processes import as_image
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
@@ -213,13 +214,9 @@ def test_ros2_topic_echo_and_param_set_under_the_systems_python(peer, launch, ph
 # Included by another launch file.
 
 
-def readme_include():
-    """README.md's example."""
-    block = re.search(
-        r'(?ms)^    from launch\.actions import GroupAction.*?^(?=\S)',
-        (ROOT / 'README.md').read_text(),
-    )
-    return re.sub(r'(?m)^    ', '', block[0])
+def documented_include():
+    """The example of doc/launch.md."""
+    return page_block('launch.md', '# Launch files and presets')
 
 
 PARENT = """
@@ -244,7 +241,7 @@ def generate_launch_description():
 def test_included_twice_nothing_collides_and_nothing_leaks(
     launch, robot, parameters_of, poses_come
 ):
-    imports, action = re.split(r'\n\n', readme_include().rstrip(), maxsplit=1)
+    imports, action = re.split(r'\n\n', documented_include().rstrip(), maxsplit=1)
     assert "'nms_radius': '25'" in action and "'namespace': 'robot1'" in action
     first = action.replace("'namespace'", "'backend': '', 'log_level': '', 'namespace'")
     second = first.replace('robot1', 'robot2').replace("'nms_radius': '25'", '')
@@ -265,7 +262,7 @@ def test_plain_inclusion_keeps_its_defaults_to_itself_and_names_collisions(launc
         "IncludeLaunchDescription(PythonLaunchDescriptionSource([FindPackageShare('posenet_ros'), "
         "'/launch/posenet.launch.py']))"
     )
-    imports = readme_include().split('\n\n')[0]
+    imports = documented_include().split('\n\n')[0]
     path = robot.home / 'plain.launch.py'
     path.write_text(
         PARENT.format(imports=imports, first=plain, second="LogInfo(msg='after')").replace(

@@ -1,0 +1,45 @@
+"""People as visualization_msgs/ImageMarker on ~/image_markers, for viewers that draw those."""
+
+from __future__ import annotations
+
+from builtin_interfaces.msg import Duration
+from geometry_msgs.msg import Point
+from std_msgs.msg import ColorRGBA
+from visualization_msgs.msg import ImageMarker
+
+from posenet_ros.ros.bridges.bridge import Frame, TopicBridge
+
+BONE_PIXELS = 1 / 200  # of the image's longer side
+
+
+class ImageMarkers(TopicBridge[ImageMarker]):
+    """Two messages an image: everybody's bones, and everybody's joints."""
+
+    topic = 'image_markers'
+    message_type = ImageMarker
+
+    def messages(self, frame: Frame) -> list[ImageMarker]:
+        bones = self._marker(frame, 'bones', ImageMarker.LINE_LIST)
+        joints = self._marker(frame, 'joints', ImageMarker.POINTS)
+        for person in frame.people:
+            red, green, blue = person.colour
+            colour = ColorRGBA(r=red, g=green, b=blue, a=1.0)
+            for marker, points in ((bones, person.bones()), (joints, person.joints())):
+                marker.points += [Point(x=x, y=y) for x, y in points]
+                marker.outline_colors += [colour] * len(points)
+        return [bones, joints]
+
+    @staticmethod
+    def _marker(frame: Frame, namespace: str, kind: int) -> ImageMarker:
+        seconds, part = divmod(frame.lifetime, 1.0)
+        return ImageMarker(
+            header=frame.header,
+            ns=namespace,
+            type=kind,
+            action=ImageMarker.ADD if frame.people else ImageMarker.REMOVE,
+            scale=BONE_PIXELS * max(frame.width, frame.height),
+            lifetime=Duration(sec=int(seconds), nanosec=int(part * 1e9)),
+        )
+
+
+BRIDGE = ImageMarkers

@@ -1,0 +1,1 @@
+"""A page that shows what the node sees, for robots without a screen."""

@@ -1,0 +1,179 @@
+"""Documents: commands in them exist, with these arguments; Python in them runs."""
+
+import ast
+import re
+import shlex
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import yaml
+from goldens import ROOT
+
+from posenet_ros.commands import _parser
+from posenet_ros.ros.launch_arguments import given_parameters
+from posenet_ros.ros.parameters import PARAMETERS
+
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'doc').glob('*.md'))]
+PARAMETER_NAMES = {spec.name for spec in PARAMETERS}
+EXECUTABLES = {path.name for part in ('scripts', 'examples') for path in (ROOT / part).iterdir()}
+
+
+def blocks(*languages):
+    """(page, text) of every block of these languages; those of README.md are indented."""
+    for page in PAGES:
+        text = page.read_text()
+        for match in re.finditer(r'(?ms)^```(\w+)\n(.*?)^```$', text):
+            if match[1] in languages:
+                yield pytest.param(
+                    match[2], id=f'{page.name}:{text[: match.start()].count(chr(10))}'
+                )
+        if page.name == 'README.md' and 'bash' in languages:
+            for match in re.finditer(r'(?m)(?:^    .*\n)+', text):
+                block = re.sub(r'(?m)^    ', '', match[0])
+                yield pytest.param(block, id=f'README.md:{text[: match.start()].count(chr(10))}')
+
+
+def commands(block):
+    """The commands of a block, in words, without comments."""
+    for line in block.replace('\\\n', ' ').splitlines():
+        for part in re.split(r'\s&&\s', line):
+            words = shlex.split(part.replace('<this repository>', 'URL'), comments=True)
+            if words:
+                yield words
+
+
+def launch_file_arguments(name):
+    """Names that a launch file declares, and their defaults."""
+    text = (ROOT / 'launch' / name).read_text()
+    declared = set(re.findall(r"DeclareLaunchArgument\(\s*'(\w+)'", text))
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).endswith('ARGUMENTS'):
+            declared |= {row.elts[0].value for row in node.value.elts}
+    return declared
+
+
+def check_launch(words):
+    package, name, *arguments = words
+    if package != 'posenet_ros':
+        return
+    assert (ROOT / 'launch' / name).is_file(), name
+    known = launch_file_arguments(name) | launch_file_arguments('posenet.launch.py')
+    given = dict(argument.split(':=', 1) for argument in arguments if ':=' in argument)
+    for argument in given:
+        assert argument in known | PARAMETER_NAMES, f'{name} has no argument {argument}'
+    given_parameters(lambda key: given.get(key, ''))  # values are allowed
+
+
+def check_run(words):
+    package, name, *arguments = words
+    if package != 'posenet_ros':
+        return
+    assert name in EXECUTABLES, name
+    if name == 'posenet':
+        check_posenet(arguments)
+    source = next(p for part in ('scripts', 'examples') if (p := ROOT / part / name).exists())
+    declared = source.read_text()
+    if name in ('image_source', 'posenet_view'):
+        module = {'image_source': 'image_source', 'posenet_view': 'view_node'}[name]
+        declared = (ROOT / f'posenet_ros/ros/{module}.py').read_text()
+    for option, value in pairwise(arguments):
+        if option != '-p':
+            continue
+        parameter = value.split(':=')[0]
+        if name == 'posenet_node':
+            assert parameter in PARAMETER_NAMES
+        elif name != 'count_in_zones':  # whose zones have names of the user's
+            assert f"'{parameter}'" in declared, f'{name} has no parameter {parameter}'
+
+
+def check_posenet(words):
+    _parser().parse_args(words)  # exits with 2 if they are wrong
+
+
+@pytest.mark.parametrize('block', blocks('bash'))
+def test_commands_exist_with_these_arguments(block):
+    targets = re.findall(r'(?m)^([a-z0-9-]+):', (ROOT / 'Makefile').read_text())
+    for words in commands(block):
+        if words[:2] == ['ros2', 'launch']:
+            check_launch(words[2:])
+        elif words[:2] == ['ros2', 'run']:
+            check_run(words[2:])
+        elif words[0] == 'posenet':
+            check_posenet(words[1:])
+        elif words[0] == 'make':
+            assert words[1] in targets, words
+
+
+@pytest.mark.parametrize('block', blocks('python'))
+def test_python_is_python_and_its_names_are_there(block):
+    tree = ast.parse(block)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == 'posenet_ros':
+            package = __import__('posenet_ros')
+            for alias in node.names:
+                assert hasattr(package, alias.name), alias.name
+
+
+def block_with(page, words):
+    found = [
+        text
+        for text in re.findall(r'(?ms)^```python\n(.*?)^```$', (ROOT / 'doc' / page).read_text())
+        if words in text
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_the_librarys_first_example_runs(astronaut):
+    names = {'image': astronaut}
+    exec(block_with('library.md', 'estimate_single_pose'), names)
+    assert names['pose'].score > 0.5
+    assert len(names['poses']) >= 1
+
+
+def test_the_example_of_a_video_runs(astronaut):
+    frames = [(np.roll(astronaut, 2 * i, axis=1), i / 20) for i in range(4)]
+    names = {'frames': frames}
+    exec(block_with('library.md', 'estimate_stream'), names)
+    assert names['poses'][0].track_id == 1
+
+
+@pytest.mark.parametrize('block', blocks('yaml'))
+def test_parameters_of_yaml_exist(block):
+    for node in yaml.safe_load(block).values():
+        values = node['ros__parameters']
+        cameras = values.get('cameras', [])
+        own = {name: values[name] for name in cameras if name in values}
+        for given in ({k: v for k, v in values.items() if k not in own}, *own.values()):
+            assert given.keys() <= PARAMETER_NAMES
+            given_parameters(
+                {k: yaml.safe_dump(v).strip().removesuffix('\n...') for k, v in given.items()}.get
+                or (lambda key: '')
+            )
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    for target in re.findall(r'\]\((?!https?:|#)([^)#\s]+)', page.read_text()):
+        assert (page.parent / target).exists(), f'{page.name}: {target}'
+
+
+def test_every_page_is_in_the_index():
+    listed = set(re.findall(r'(?m)^(\w+)$', (ROOT / 'doc/index.md').read_text()))
+    pages = {page.stem for page in (ROOT / 'doc').glob('*.md')} - {'index'}
+    assert listed == pages
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+    pytest.importorskip('sphinx', reason='Sphinx is not installed: make docs')
+    pytest.importorskip('myst_parser')
+    pytest.importorskip('furo')
+    import subprocess
+
+    command = [sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going', str(ROOT / 'doc')]
+    run = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert 'PoseNet' in (tmp_path / 'api.html').read_text()
