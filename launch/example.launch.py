@@ -21,6 +21,8 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from posenet_ros.ros.launch_arguments import flag
+
 # What each reads.
 EXAMPLES = {'follow_nearest': 'poses_3d', 'raised_hand': 'poses', 'count_in_zones': 'poses'}
 
@@ -37,6 +39,9 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument(
                 'namespace', default_value='', description='Namespace of both nodes.'
+            ),
+            DeclareLaunchArgument(
+                'use_sim_time', default_value='', description='As of posenet.launch.py.'
             ),
             DeclareLaunchArgument('lift', default_value='', description='As of posenet.launch.py.'),
             OpaqueFunction(function=launch_example),
@@ -62,6 +67,7 @@ def launch_example(context: LaunchContext) -> list:
             package='posenet_ros',
             executable=example,
             namespace=given('namespace'),
+            parameters=[{'use_sim_time': flag('use_sim_time', given('use_sim_time') or 'false')}],
             remappings=[(topic, f'{given("node_name")}/{topic}')],
             output='both',
         ),

@@ -39,7 +39,7 @@ OURS = (
     'whole_image_period',
 )
 CLOSEUP_ASPECTS = (0.5, 1.0, 2.0)  # width to height: standing, sitting and lying people
-BACKENDS = ('auto', 'onnxruntime', 'tensorrt')
+BACKENDS = ('auto', 'onnxruntime', 'onnxruntime-cuda', 'tensorrt')
 PRECISIONS = ('fp32', 'fp16', 'int8')
 CUDA_LIBRARIES = ('pycuda', 'cuda-python')
 PRECISION_OF_QUANT_BYTES = {4: 'fp32', 2: 'fp16', 1: 'int8'}
@@ -438,9 +438,9 @@ class RuntimeConfig:
     backend: str = field(
         default='auto',
         metadata={
-            'help': 'What runs the network: tensorrt (NVIDIA GPUs), onnxruntime (CPU), or auto: '
-            'tensorrt if a GPU, its driver, tensorrt and pycuda or cuda-python are available, '
-            'otherwise onnxruntime.',
+            'help': 'What runs the network: tensorrt (NVIDIA GPUs), onnxruntime-cuda (the same, '
+            'slower, with nothing but onnxruntime-gpu installed), onnxruntime (CPU), or auto: the '
+            'first of these for which everything is there.',
             'choices': BACKENDS,
         },
     )

@@ -1,4 +1,4 @@
-"""What runs networks: ONNX Runtime on the CPU, TensorRT on an NVIDIA GPU.
+"""What runs networks: TensorRT or ONNX Runtime on an NVIDIA GPU, ONNX Runtime on the CPU.
 
 A Runtime is found on this machine, is given a Network, and returns a Backend that is ready to run.
 """
@@ -19,7 +19,7 @@ from posenet_ros.model.network import Network
 class Backend(Protocol):
     """A network that is ready to run. Used and closed by one thread at a time."""
 
-    name: str  # onnxruntime or tensorrt
+    name: str  # tensorrt, onnxruntime-cuda or onnxruntime
     device: str  # what it runs on, to be shown
     precision: str  # fp32, fp16 or int8
     max_batch: int  # images of one run; 1 if batches are not faster
@@ -50,7 +50,7 @@ class Backend(Protocol):
 class Runtime(Protocol):
     """Loads networks. Close it if it has loaded none: a Backend takes over its device."""
 
-    name: str  # onnxruntime or tensorrt
+    name: str  # tensorrt, onnxruntime-cuda or onnxruntime
     reason: str  # why this runtime was chosen
     precision: str  # that networks will run in: fp32, fp16 or int8
     int8_layout: str  # of int8 networks: see make_network
@@ -85,7 +85,11 @@ def find_runtime(options: RuntimeConfig, quant_bytes: int) -> Runtime:
         ConfigError: the runtime does not support an option.
         NoDeviceError: the runtime that was asked for cannot run; says what is missing.
     """
-    openers = {'tensorrt': _open_tensorrt, 'onnxruntime': _open_onnxruntime}  # best first
+    openers = {  # best first
+        'tensorrt': _open_tensorrt,
+        'onnxruntime-cuda': _open_onnxruntime_cuda,
+        'onnxruntime': _open_onnxruntime,
+    }
     reasons = []
     if options.backend != 'auto':
         openers = {options.backend: openers[options.backend]}
@@ -102,6 +106,13 @@ def _open_tensorrt(options: RuntimeConfig, quant_bytes: int, reason: str) -> Run
     from posenet_ros.backends.tensorrt import TensorRT
 
     return TensorRT(options, quant_bytes, reason)
+
+
+def _open_onnxruntime_cuda(options: RuntimeConfig, quant_bytes: int, reason: str) -> Runtime:
+    with dependencies_for('running on a GPU'):
+        from posenet_ros.backends.onnxruntime_cuda import OnnxRuntimeCuda
+
+    return OnnxRuntimeCuda(options, quant_bytes, reason)
 
 
 def _open_onnxruntime(options: RuntimeConfig, quant_bytes: int, reason: str) -> Runtime:

@@ -1,4 +1,4 @@
-"""Whether a new TensorRT engine computes what its ONNX does.
+"""Whether a GPU computes what a network's ONNX does.
 
 TensorRT chooses among kernels of its own, and one that is wrong on a GPU gives wrong people without
 an error: 8.5.3 made such an int8 engine on an H100 (doc/gpu.md). So an engine runs one picture
@@ -36,23 +36,47 @@ def check_engine(trt: Any, cuda: Cuda, plan: bytes, precision: str, network: Net
     Raises:
         BackendError: the scores are too far apart, or the engine cannot be run.
     """
-    import onnxruntime
-
-    (picture,) = generated_images(1, *network.sizes.typical)
-    image = np.empty((1, 3, *network.sizes.typical), np.float32)
-    preprocess(picture, network.architecture, image[0])
+    image = generated_input(network)
     engine = TensorRTBackend(plan, precision, trt, cuda)
     try:
         found = engine.run(image).heatmap_scores.copy()
     finally:
         engine.free()
+    what = f'the {precision} engine that TensorRT {trt.__version__} built for {cuda.device_name}'
+    check_scores(found, precision, network, image, what)
+
+
+def generated_input(network: Network) -> np.ndarray:
+    """A picture as a network's input, float32 (1, 3, h, w)."""
+    (picture,) = generated_images(1, *network.sizes.typical)
+    image = np.empty((1, 3, *network.sizes.typical), np.float32)
+    preprocess(picture, network.architecture, image[0])
+    return image
+
+
+def check_scores(
+    found: np.ndarray, precision: str, network: Network, image: np.ndarray, what: str
+) -> None:
+    """Compares heatmap scores with those of ONNX Runtime on the CPU.
+
+    Args:
+        found: for the image.
+        precision: that they were computed in.
+        network: of which.
+        image: the input.
+        what: computed them, for the error.
+
+    Raises:
+        BackendError: they are too far apart.
+    """
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(network.onnx, providers=['CPUExecutionProvider'])
     (expected,) = session.run(['heatmap'], {INPUT_NAME: image})
     error = float(np.abs(found - expected).max())
     if not error <= LARGEST_ERROR[precision]:  # NaN too
         raise BackendError(
-            f'the {precision} engine that TensorRT {trt.__version__} built for {cuda.device_name} '
-            f'is wrong: heatmap scores differ by {error:.2g} from ONNX Runtime, where '
-            f'{LARGEST_ERROR[precision]} is the most that rounding explains. Choose another '
+            f'{what} is wrong: heatmap scores differ by {error:.2g} from ONNX Runtime on the CPU, '
+            f'where {LARGEST_ERROR[precision]} is the most that rounding explains. Choose another '
             'precision'
         )

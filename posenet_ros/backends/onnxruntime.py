@@ -58,6 +58,7 @@ class OnnxRuntimeBackend:
         precision: that it computes in, to be shown.
         num_threads: of one run; 0 is one per core.
         allow_spinning: threads spin while they wait for work, between images too.
+        session: of the model, if another provider than the CPU's runs it.
 
     Raises:
         BackendError: ONNX Runtime cannot load the model.
@@ -73,7 +74,14 @@ class OnnxRuntimeBackend:
         precision: str = 'fp32',
         num_threads: int = 0,
         allow_spinning: bool = False,
+        session: ort.InferenceSession | None = None,
     ) -> None:
+        self.precision = precision
+        self.device = f'CPU {platform.machine()}'
+        self._memory = np.zeros(0, np.float32)  # of the input; grows to the largest one
+        self._session: ort.InferenceSession | None = session
+        if session is not None:
+            return
         options = ort.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.log_severity_level = 3
@@ -85,14 +93,9 @@ class OnnxRuntimeBackend:
             # uint8 times uint8 instead of uint8 times int8: exact, in about twice the time.
             options.add_session_config_entry('session.x64quantprecision', '1')
         try:
-            self._session: ort.InferenceSession | None = ort.InferenceSession(
-                model, options, providers=['CPUExecutionProvider']
-            )
+            self._session = ort.InferenceSession(model, options, providers=['CPUExecutionProvider'])
         except Exception as error:  # ONNX Runtime's errors have no common base class
             raise BackendError(f'ONNX Runtime cannot load the model: {error}') from error
-        self.precision = precision
-        self.device = f'CPU {platform.machine()}'
-        self._memory = np.zeros(0, np.float32)  # of the input; grows to the largest one
 
     def input_buffer(self, count: int, height: int, width: int) -> np.ndarray:
         size = count * 3 * height * width

@@ -12,13 +12,14 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from posenet_ros.backends import Backend
+from posenet_ros.backends import Backend, find_runtime
 from posenet_ros.backends.cuda_memory import Cuda
 from posenet_ros.config import PRECISIONS, DecoderConfig, ModelConfig, RuntimeConfig
 from posenet_ros.core.heads import HEADS
@@ -33,7 +34,10 @@ BATCHES = (1, 4)
 MAX_FP32_ERROR = 0.05  # of any head: pixels, or score
 MAX_SCORE_ERROR = 0.25  # of the heatmap in any precision; a wrong kernel makes it larger
 # Their versions are in the report; not all of them are needed.
-PACKAGES = ('numpy', 'onnx', 'onnxruntime', 'numba', 'tensorrt', 'pycuda', 'cuda-bindings')
+PACKAGES = (
+    'numpy', 'onnx', 'onnxruntime', 'onnxruntime-gpu', 'numba', 'tensorrt', 'pycuda',
+    'cuda-bindings',
+)  # fmt: skip
 
 
 def selftest(
@@ -69,7 +73,11 @@ def selftest(
     }
     backend = 'onnxruntime'
     report['device'] = None
-    if runtime.backend != 'onnxruntime':
+    if runtime.backend == 'onnxruntime-cuda' or (
+        runtime.backend == 'auto' and _runs_by_onnxruntime_cuda_alone(runtime)
+    ):
+        backend = 'onnxruntime-cuda'
+    elif runtime.backend != 'onnxruntime':
         from posenet_ros.backends.tensorrt import open_tensorrt
 
         try:
@@ -93,6 +101,8 @@ def selftest(
     with PoseNet.load(config, 'onnxruntime', 'fp32') as reference:
         max_batch = runtime.largest_batch(max(BATCHES))
         for precision in PRECISIONS:
+            if (backend, precision) == ('onnxruntime-cuda', 'int8'):
+                continue  # which it does not have
             tell(f'{backend} {precision}')
             options = {
                 'calibration': runtime.calibration,
@@ -115,6 +125,16 @@ def selftest(
                 run['error'] = str(error)
                 report['passed'] = False
     return report
+
+
+def _runs_by_onnxruntime_cuda_alone(runtime: RuntimeConfig) -> bool:
+    """Whether there is a GPU without TensorRT."""
+    try:
+        found = find_runtime(replace(runtime, precision=None), 4)
+    except PoseNetError:
+        return False
+    found.close()
+    return found.name == 'onnxruntime-cuda'
 
 
 def _judged(run: dict[str, Any]) -> dict[str, str]:

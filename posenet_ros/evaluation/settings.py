@@ -23,7 +23,11 @@ from posenet_ros.io.photos import read_image
 
 # What `tune` tries: input sizes, precisions of CPUs and of GPUs, and close-ups.
 RESOLUTIONS = (193, 257, 321, 385, 449, 513, 641)
-PRECISIONS = {'onnxruntime': ('int8', 'fp32'), 'tensorrt': ('int8', 'fp16')}
+PRECISIONS = {
+    'onnxruntime': ('int8', 'fp32'),
+    'onnxruntime-cuda': ('fp16', 'fp32'),
+    'tensorrt': ('int8', 'fp16'),
+}
 CLOSEUPS = (0, 161, 193, 257)
 PHOTOS_TO_TIME = 8
 

@@ -23,7 +23,7 @@ from visualization_msgs.msg import MarkerArray
 
 from posenet_ros.core.closeups import Closeup
 from posenet_ros.core.decode import Pose
-from posenet_ros.errors import printable
+from posenet_ros.errors import in_words, printable
 from posenet_ros.io.draw import draw_closeups, draw_poses
 from posenet_ros.io.image_message import (
     FOR_CV_BRIDGE,
@@ -329,7 +329,11 @@ class Camera:
         if wanted:
             frame = frame_of(header, image.shape[1], image.shape[0], poses, flipped, values)
             for bridge in wanted:
-                bridge.publish(self.name, frame)
+                try:
+                    bridge.publish(self.name, frame)
+                except Exception as error:  # of the middleware; must not cost the others
+                    topic = type(bridge).__name__
+                    self._warnings.add(topic, str(error), f'bridge {topic}: {in_words(error)}')
 
     def overlays_wanted(self) -> bool:
         """Whether anybody subscribes to the annotated image, or to markers on a plane."""

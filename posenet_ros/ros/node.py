@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from typing import Any, TypeAlias
 
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -21,7 +20,7 @@ from rclpy.timer import Timer
 from std_srvs.srv import SetBool, Trigger
 
 from posenet_ros.config import ModelConfig, RuntimeConfig
-from posenet_ros.errors import BackendError, ConfigError, PoseNetError, in_words, quoted
+from posenet_ros.errors import ConfigError, PoseNetError, in_words, quoted
 from posenet_ros.estimator import PoseNet
 from posenet_ros.msg import ModelInfo
 from posenet_ros.ros.bridges import PACKAGES, bridge_classes, open_bridges
@@ -37,7 +36,13 @@ from posenet_ros.ros.parameters import model_config, model_parameters, runtime_c
 from posenet_ros.ros.pipeline import Pipeline
 from posenet_ros.ros.publishing import no_events
 from posenet_ros.ros.security import keys_advice
-from posenet_ros.ros.topics import CameraTopics, DepthTopics, camera_topics, depth_topics
+from posenet_ros.ros.topics import (
+    CAMERA_NAME,
+    CameraTopics,
+    DepthTopics,
+    camera_topics,
+    depth_topics,
+)
 from posenet_ros.ros.unused_arguments import unused_parameters, unused_qos_overrides
 from posenet_ros.srv import Estimate, SetModel
 
@@ -45,7 +50,6 @@ ChangeStateCallback: TypeAlias = (
     'Callable[[ChangeState.Request, ChangeState.Response], ChangeState.Response]'
 )
 
-CAMERA_NAME = re.compile('[A-Za-z][A-Za-z0-9_]*')
 DEMAND_PERIOD_SECONDS = 0.2  # how often subscribers are counted
 
 
@@ -89,11 +93,14 @@ class PoseNetNode(LifecycleNode):
             Trigger, '~/reset_tracker', self._on_reset_tracker
         )
         self._set_model_service = self.create_service(
-            SetModel, '~/set_model', self._on_set_model, callback_group=ReentrantCallbackGroup()
-        )
+            SetModel, '~/set_model', self._on_set_model,
+            callback_group=MutuallyExclusiveCallbackGroup(),
+        )  # fmt: skip
         self._estimate_service = self.create_service(
-            Estimate, '~/estimate', self._on_estimate, callback_group=ReentrantCallbackGroup()
-        )
+            # one request at a time, so that others wait in the middleware, which bounds them
+            Estimate, '~/estimate', self._on_estimate,
+            callback_group=MutuallyExclusiveCallbackGroup(),
+        )  # fmt: skip
         self._warn_of_unused_parameters()
         transitions = [
             service for service in self.services if service.srv_name.endswith('/change_state')
@@ -103,7 +110,8 @@ class PoseNetNode(LifecycleNode):
             service.callback = self._with_answer(service.callback)
         # For BackgroundExecutor: loading a model takes seconds, and images wait for their turn.
         self.background_services = {
-            **dict.fromkeys([*transitions, self._set_model_service], 'transitions'),
+            **dict.fromkeys(transitions, 'transitions'),
+            self._set_model_service: 'models',
             self._estimate_service: 'estimates',
         }
 
@@ -397,16 +405,22 @@ class PoseNetNode(LifecycleNode):
 
     def _set_model(self, text: str) -> str:
         """Loads another model, while the old one goes on. Returns what it is."""
-        if self._pipeline.net is None:
-            raise BackendError('no model is loaded: set parameters, and configure the node')
         changes = model_parameters(text)
         values = {**self._node_parameters.values, **changes}
         config, runtime = model_config(values), runtime_config(values)
+
+        def accept() -> None:
+            parameters = [Parameter(name, value=value) for name, value in changes.items()]
+            with self._node_parameters.unlocked():
+                result = self.set_parameters_atomically(parameters)
+            if not result.successful:
+                raise ConfigError(result.reason)
+
         cameras = len(self._pipeline.cameras)
-        net = self._pipeline.replace(_loader(config, runtime, cameras), self._stop_requested)
-        with self._node_parameters.unlocked():
-            self.set_parameters([Parameter(name, value=value) for name, value in changes.items()])
+        loader = _loader(config, runtime, cameras)
+        net = self._pipeline.replace(loader, self._stop_requested, accept)
         self._publish_model_info()
+        gc.unfreeze()
         gc.collect()
         gc.freeze()
         self.get_logger().info(f'now {_described(net)}')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from posenet_ros.ros.parameters import (
 )
 from posenet_ros.ros.selection import Region
 from posenet_ros.ros.unused_arguments import in_one_sentence
+
+NOT_SET = 'null'  # as `ros2 param dump` writes what is not set, and rcl reads it
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class NodeParameters:
         self._of_camera: dict[str, CameraParameters] = {}
         self._model_loaded = model_loaded
         self._changed = changed
-        self._unlocked = False
+        self._unlocked_for = 0  # the thread that may change a loaded model's parameters
+        self._lock = threading.RLock()  # services and set_model change them in two threads
 
     def declare(self, node: Node) -> None:
         """Declares the parameters, and checks them from now on.
@@ -95,7 +99,7 @@ class NodeParameters:
                 if spec.group not in CAMERA_GROUPS:
                     continue
                 value = _declared(node, f'{camera}.{spec.name}', spec.help)
-                if value is not None:
+                if value not in (None, NOT_SET):
                     own[spec.name] = _checked(camera, spec.name, value)
         self._of_camera = self._for_each_camera(self.values, own_values)
         self._own_values = own_values
@@ -112,15 +116,19 @@ class NodeParameters:
 
     @contextmanager
     def unlocked(self) -> Iterator[None]:
-        """The model's parameters can be set, although one is loaded."""
-        self._unlocked = True
+        """This thread may set the model's parameters, although one is loaded."""
+        self._unlocked_for = threading.get_ident()
         try:
             yield
         finally:
-            self._unlocked = False
+            self._unlocked_for = 0
 
     def _on_set(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
         """Accepts all parameters of a request, or rejects all of them with the reason."""
+        with self._lock:
+            return self._change(parameters)
+
+    def _change(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
         changes = {p.name: p.value for p in parameters if p.name in SPECS}
         try:
             values = {**self.values, **checked_values(changes)}
@@ -129,16 +137,16 @@ class NodeParameters:
                 camera, _, name = parameter.name.rpartition('.')
                 if camera not in own_values or name not in SPECS:
                     continue
-                if parameter.value is None:  # it is deleted
-                    own_values[camera].pop(name, None)
-                else:
-                    own_values[camera][name] = _checked(camera, name, parameter.value)
+                if parameter.value is None:
+                    raise ConfigError(f'{parameter.name} cannot be deleted; set another value')
+                own_values[camera][name] = _checked(camera, name, parameter.value)
             locked = [
                 name
                 for name in changes
                 if SPECS[name].group not in LIVE_GROUPS and values[name] != self.values[name]
             ]
-            loaded = self._model_loaded() and not self._unlocked
+            unlocked = self._unlocked_for == threading.get_ident()
+            loaded = self._model_loaded() and not unlocked
             if locked and loaded:
                 raise ConfigError(
                     f'{", ".join(locked)} cannot change while the model is loaded; deactivate and '

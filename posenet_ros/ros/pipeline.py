@@ -15,6 +15,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from posenet_ros.config import DecoderConfig
 from posenet_ros.core.closeups import Closeup
 from posenet_ros.core.decode import Pose
 from posenet_ros.errors import BackendError, ImageError, PoseNetError, in_words
@@ -140,15 +141,12 @@ class Pipeline:
         self._ids = count(1)  # of people, of all cameras
         self._reset_requested = False
         self._resting = 'deactivated'  # why no poses are published; empty while they are
-        self._frames: Mailbox[Received | Request] = Mailbox()
-        self._handover = threading.Lock()  # while another mailbox takes the images
+        self._handover = threading.Lock()  # of _model_worker, while another takes the images
         self._numbers = count()  # of requests
         self._overlays: Mailbox[Overlay] = Mailbox()
         self._model_worker: ModelWorker[Received | Request] | None = None
         self._overlay_worker: Worker[Overlay] | None = None
-        self._hanging_worker: ModelWorker[Received | Request] | None = (
-            None  # did not end when it was stopped
-        )
+        self._hanging: list[ModelWorker[Received | Request]] = []  # did not end when stopped
         self._warnings = LimitedWarnings(node)
 
     # Start and stop: called by the thread of the lifecycle transitions.
@@ -165,11 +163,13 @@ class Pipeline:
                 'the model that was loaded before still hangs; configure again when it has ended, '
                 'or restart the process'
             )
-        self._hanging_worker = None
-        self._frames, self._overlays = Mailbox(), Mailbox()
+        self._hanging = []
         self._streams = {}
-        self._model_worker = ModelWorker(load, self._frames, self._process, self._log_unexpected)
-        self.net = self._model_worker.start_and_load(cancelled)
+        worker = ModelWorker(load, Mailbox(), self._process, self._log_unexpected)
+        with self._handover:
+            self._overlays, self._model_worker = Mailbox(), worker
+        self.net = worker.load(cancelled)
+        worker.begin()
         self._usual_seconds = self.net.stage_times.total  # of the warm-up
         self._overlay_worker = Worker(
             'posenet_overlay', self._overlays, self._draw, self._log_unexpected
@@ -185,35 +185,55 @@ class Pipeline:
             )
         return self.net
 
-    def replace(self, load: Callable[[], PoseNet], cancelled: Callable[[], bool]) -> PoseNet:
+    def replace(
+        self,
+        load: Callable[[], PoseNet],
+        cancelled: Callable[[], bool],
+        accept: Callable[[], None],
+    ) -> PoseNet:
         """Loads another model while this one runs, and goes on with it. Ids of people stay.
 
+        May be called by another thread than the others here.
+
+        Args:
+            load: the other model.
+            cancelled: whether to give up.
+            accept: called before the change, which does not happen if this raises.
+
         Raises:
-            BackendError: `cancelled` became true.
-            Exception: whatever `load` raised; this model goes on.
+            BackendError: no model is loaded, `cancelled` became true, or this model was unloaded.
+            Exception: whatever `load` or `accept` raised; this model goes on.
         """
         old = self._model_worker
-        assert old is not None
-        frames: Mailbox[Received | Request] = Mailbox()
-        new = ModelWorker(load, frames, self._process, self._log_unexpected)
+        if old is None or self.net is None:
+            raise BackendError('no model is loaded: set parameters, and configure the node')
+        new = ModelWorker(load, Mailbox(), self._process, self._log_unexpected)
         try:
-            net = new.load(cancelled)
+            net = new.load(lambda: cancelled() or self._model_worker is not old)
+            accept()
+            with self._handover:  # images wait for the new model from now on
+                if self._model_worker is not old:
+                    raise BackendError('the node was cleaned up meanwhile')
+                for key, item in old.mailbox.clear().items():
+                    new.mailbox.put(key, item)
+                self._model_worker = new
         except BaseException:
-            if not new.stop(0.0):
-                self._hanging_worker = new
+            self._end(new, 0.0)
             raise
-        with self._handover:  # images wait for the new model from now on
-            for key, item in self._frames.clear().items():
-                frames.put(key, item)
-            self._frames = frames
-        if not old.stop(STOP_SECONDS):
-            self._hanging_worker = old
-        for name, stream in self._streams.items():
+        self._end(old, STOP_SECONDS)
+        for name, stream in list(self._streams.items()):
             self._streams[name] = stream.for_model(net.config)
-        self._model_worker, self.net = new, net
-        self._usual_seconds = net.stage_times.total
+        self.net, self._usual_seconds = net, net.stage_times.total
         new.begin()
         return net
+
+    def _end(self, worker: ModelWorker[Received | Request], timeout: float) -> None:
+        """Stops a worker, and tells those who wait for its answers."""
+        if not worker.stop(timeout):
+            self._hanging.append(worker)
+        for item in worker.mailbox.clear().values():
+            if isinstance(item, Request):
+                item.answer.set_exception(BackendError('the model was unloaded'))
 
     def resume(self) -> None:
         """Publishes poses from now on."""
@@ -222,7 +242,8 @@ class Pipeline:
     def rest(self, reason: str) -> None:
         """Publishes nothing from now on, and counts waiting images as dropped for this reason."""
         self._resting = reason
-        for name in self._frames.clear(self.cameras):
+        worker = self._model_worker
+        for name in worker.mailbox.clear(self.cameras) if worker is not None else ():
             self.cameras[name].statistics.image_dropped(reason)
         self._overlays.clear()
         if self.lifting is not None:
@@ -232,13 +253,15 @@ class Pipeline:
 
     def stop(self) -> None:
         """Ends the threads and frees the model, in whatever state they are."""
-        if self._model_worker is not None and not self._model_worker.stop(STOP_SECONDS):
-            self._hanging_worker = self._model_worker
+        with self._handover:
+            worker, self._model_worker = self._model_worker, None
+        if worker is not None:
+            self._end(worker, STOP_SECONDS)
         if self._overlay_worker is not None:
             self._overlay_worker.stop()
         if self.lifting is not None:
             self.lifting.stop()
-        self._model_worker = self._overlay_worker = self.net = self.lifting = None
+        self._overlay_worker = self.net = self.lifting = None
         self.inference_error = ''
 
     def reset_trackers(self) -> None:
@@ -253,7 +276,8 @@ class Pipeline:
     @property
     def stopped_cleanly(self) -> bool:
         """False while the thread of a hanging model still runs."""
-        return self._hanging_worker is None or self._hanging_worker.stop(0.0)
+        self._hanging = [worker for worker in self._hanging if not worker.stop(0.0)]
+        return not self._hanging
 
     # Images in: the executor's thread.
 
@@ -263,7 +287,8 @@ class Pipeline:
             camera.statistics.image_left_out()
             return
         with self._handover:
-            replaced = self._frames.put(camera.name, message)
+            worker = self._model_worker
+            replaced = worker is not None and worker.mailbox.put(camera.name, message)
         if replaced:
             hangs = self.hang() is not None
             camera.statistics.image_dropped('the model hangs' if hangs else 'newer image came')
@@ -276,15 +301,20 @@ class Pipeline:
             ImageError: the image is broken.
         """
         request = Request(message, Future())
+        key = f'request {next(self._numbers)}'  # no camera has such a name
         with self._handover:
-            # No camera has such a name.
-            self._frames.put(f'request {next(self._numbers)}', request)
-        while self.loaded and self.hang() is None:
+            worker = self._model_worker
+            if worker is None:
+                raise BackendError('no model is loaded: configure the node')
+            worker.mailbox.put(key, request)
+        while (hang := self.hang()) is None:
             try:
                 return request.answer.result(timeout=0.1)
             except NotYetError:
                 continue
-        raise BackendError(str(self.hang() or 'no model is loaded: configure the node'))
+        for mailbox in {worker.mailbox, (self._model_worker or worker).mailbox}:
+            mailbox.clear([key])
+        raise BackendError(str(hang))
 
     def hang(self) -> Hang | None:
         """Whether the model hangs."""
@@ -332,9 +362,18 @@ class Pipeline:
         if not shots:
             return
         convert_seconds = time.perf_counter() - started
+        for decoder in dict.fromkeys(shot.parameters.decoder for shot in shots):
+            same = [shot for shot in shots if shot.parameters.decoder == decoder]
+            self._run_batch(net, same, decoder, convert_seconds)
+
+    def _run_batch(
+        self, net: PoseNet, shots: Sequence[Shot], decoder: DecoderConfig, convert_seconds: float
+    ) -> None:
+        """Images with the same decoder, which share batches."""
         streams = [self._stream_of(shot, net) for shot in shots]
+        views, stamps = [shot.view for shot in shots], [_seconds(shot.header) for shot in shots]
         try:
-            results, times = self._estimate(net, shots, streams)
+            results = net.estimate_streams(views, stamps, streams, decoder)
         except BackendError as error:
             # The next image is processed as usual: the GPU may have free memory by then.
             self.inference_error = str(error)
@@ -346,13 +385,14 @@ class Pipeline:
             self._drop_unexpected([shot.camera for shot in shots], error)
             return
         self.inference_error = ''
+        times = net.stage_times
         self._usual_seconds = convert_seconds + times.total
         for shot, stream, poses in zip(shots, streams, results, strict=True):
-            if self._resting:
-                shot.camera.statistics.image_dropped(self._resting)
+            if self._resting or net is not self.net:  # another model went on while it hung
+                shot.camera.statistics.image_dropped(self._resting or 'the model hangs')
                 continue
             try:
-                self._publish(shot, stream, poses, convert_seconds, times)
+                self._publish(shot, stream, shot.poses_in_image(poses), convert_seconds, times)
             except BaseException as error:  # must not cost the other cameras their poses
                 self._drop_unexpected([shot.camera], error)
 
@@ -389,25 +429,6 @@ class Pipeline:
             values['smoothing'],
         )
         return stream
-
-    @staticmethod
-    def _estimate(
-        net: PoseNet, shots: Sequence[Shot], streams: Sequence[PoseStream]
-    ) -> tuple[list[list[Pose]], StageTimes]:
-        """The poses of each shot, in pixels of its image. Equal decoders share batches."""
-        found: dict[int, list[Pose]] = {}
-        times = StageTimes(0.0, 0.0, 0.0)
-        for decoder in dict.fromkeys(shot.parameters.decoder for shot in shots):
-            same = [i for i, shot in enumerate(shots) if shot.parameters.decoder == decoder]
-            poses = net.estimate_streams(
-                [shots[i].view for i in same],
-                [_seconds(shots[i].header) for i in same],
-                [streams[i] for i in same],
-                decoder,
-            )
-            found.update(zip(same, poses, strict=True))
-            times += net.stage_times
-        return [shot.poses_in_image(found[i]) for i, shot in enumerate(shots)], times
 
     def _publish(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ IMAGE_TYPE = 'sensor_msgs/msg/Image'
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
 COMPRESSED = '/compressed'
 COMPRESSED_DEPTH = 'compressedDepth'
+CAMERA_NAME = re.compile('[A-Za-z][A-Za-z0-9_]*')
 MOST_NAMED = 4  # topics or nodes in one sentence
 
 

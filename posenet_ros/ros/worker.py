@@ -38,7 +38,7 @@ class Worker(Generic[Item]):
         process: Callable[[dict[str, Item]], None],
         report: Callable[[BaseException], None],
     ) -> None:
-        self._mailbox = mailbox
+        self.mailbox = mailbox
         self._process = process
         self._report = report
         self._most: int | None = None  # items per call of process
@@ -50,7 +50,7 @@ class Worker(Generic[Item]):
 
     def stop(self, timeout: float | None = None) -> bool:
         """Ends the thread after the current item. Returns whether it ended in time."""
-        self._mailbox.close()
+        self.mailbox.close()
         if self._thread.is_alive():
             self._thread.join(timeout)
         return not self._thread.is_alive()
@@ -59,7 +59,7 @@ class Worker(Generic[Item]):
         self._process(waiting)
 
     def _run(self) -> None:
-        while (waiting := self._mailbox.take(self._most)) is not None:
+        while (waiting := self.mailbox.take(self._most)) is not None:
             try:
                 self._handle(waiting)
             except BaseException as error:  # one bad frame must not end the thread, nor SystemExit
@@ -77,6 +77,7 @@ class ModelWorker(Worker[Item]):
         report: Callable[[BaseException], None],
     ) -> None:
         super().__init__('posenet_model', mailbox, lambda waiting: None, report)
+        self.mailbox: Mailbox[Item] = mailbox
         self._load = load
         self._process_with_model = process
         self._loaded = threading.Event()

@@ -1,6 +1,7 @@
 """Serves the page, and a WebSocket for each viewer: pictures and states out, commands in.
 
-Runs in a thread of its own. A slow viewer gets fewer pictures, and delays nobody.
+Runs in a thread of its own. The page says when it has a picture, and until then gets no other: a
+slow viewer gets fewer pictures, and none that is old.
 """
 
 from __future__ import annotations
@@ -11,19 +12,24 @@ import hmac
 import ipaddress
 import json
 import secrets
+import socket
 import threading
+import urllib.parse
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from aiohttp import WSMsgType, web
 
-from posenet_ros.errors import ConfigError, PoseNetError
+from posenet_ros.errors import ConfigError, PoseNetError, in_words
 
 PAGE = Path(__file__).with_name('page.html')
 STATE_SECONDS = 0.5
 START_SECONDS = 10.0
-COOKIE = 'posenet_view_token'
+STOP_SECONDS = 3.0
+HEARTBEAT_SECONDS = 20.0
+MOST_TEXTS = 20  # that wait to be sent to a viewer
 MAX_COMMAND_BYTES = 4096
 SECURITY_HEADERS = {
     'Content-Security-Policy': "default-src 'self' 'unsafe-inline'; img-src blob:; "
@@ -37,11 +43,8 @@ SECURITY_HEADERS = {
 class Source(Protocol):
     """What is shown. Called by the server's thread."""
 
-    def look(self, camera: str) -> None:
-        """Somebody looks at a camera from now on."""
-
-    def leave(self, camera: str) -> None:
-        """Somebody looks at it no more."""
+    def look(self, cameras: frozenset[str]) -> None:
+        """Somebody looks at these cameras, and at no other."""
 
     def state(self, camera: str) -> dict[str, Any]:
         """What the page shows beside the picture, for JSON."""
@@ -49,8 +52,10 @@ class Source(Protocol):
     def cameras(self) -> list[str]:
         """Names of the cameras; one is empty where they have none."""
 
-    def command(self, command: dict[str, Any], answer: Callable[[str], None]) -> None:
-        """Does what a viewer asks for; `answer` gets what went wrong, or an empty text.
+    def command(self, camera: str, command: dict[str, Any], answer: Callable[[str], None]) -> None:
+        """Does what a viewer of a camera asks for.
+
+        `answer` gets what went wrong, or an empty text; any thread may call it.
 
         Raises:
             PoseNetError: it cannot be done.
@@ -62,10 +67,11 @@ class Viewer:
 
     def __init__(self, wish: str) -> None:
         self.wish = wish  # the camera that was asked for; it may not be known yet
-        self.camera: str | None = None  # that is looked at
+        self.camera = ''  # that is looked at
         self.news = asyncio.Event()
+        self.ready = True  # the page has the last picture
         self.picture: bytes | None = None  # the newest that was not sent yet
-        self.texts: list[str] = []  # to send
+        self.texts: deque[str] = deque(maxlen=MOST_TEXTS)  # to send
 
 
 class ViewServer:
@@ -88,31 +94,35 @@ class ViewServer:
         self._source = source
         self._viewers: set[Viewer] = set()
         self._loop = asyncio.new_event_loop()
-        self._error: OSError | None = None
+        self._error: BaseException | None = None
         self._is_up, self._stop = threading.Event(), asyncio.Event()
         self._thread = threading.Thread(target=self._run, name='posenet_view', daemon=True)
         self._thread.start()
         if not self._is_up.wait(START_SECONDS) or self._error is not None:
-            raise ConfigError(
-                f'Invalid host {host} or port {port}: cannot listen there: {self._error}'
-            )
+            why = 'it takes too long' if self._error is None else in_words(self._error)
+            raise ConfigError(f'Invalid host {host} or port {port}: cannot listen there: {why}')
 
     @property
     def url(self) -> str:
-        """The address of the page."""
-        host = f'[{self._host}]' if ':' in self._host else self._host
-        return f'http://{host}:{self.port}/' + (f'?token={self.token}' if self.token else '')
+        """The address of the page, for a browser on another machine if that can reach it."""
+        everywhere = self._host in ('0.0.0.0', '::', '')
+        host = socket.gethostname() if everywhere else self._host
+        host = f'[{host}]' if ':' in host else host
+        query = f'?token={urllib.parse.quote(self.token, safe="")}' if self.token else ''
+        return f'http://{host}:{self.port}/{query}'
 
     def show(self, camera: str, jpeg: bytes) -> None:
         """Sends a picture to those who look at a camera. Called by another thread."""
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._show, camera, jpeg)
+        self._soon(lambda: self._show(camera, jpeg))
 
     def close(self) -> None:
         """Says goodbye to everybody, and ends the thread."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(START_SECONDS)
+        self._soon(self._stop.set)
+        self._thread.join(2 * STOP_SECONDS)
+
+    def _soon(self, work: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(work)
 
     # The server's thread.
 
@@ -120,6 +130,8 @@ class ViewServer:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_until_complete(self._serve())
+        except BaseException as error:  # a host that is no name, a port that is taken
+            self._error = error
         finally:
             self._is_up.set()
             self._loop.close()
@@ -128,33 +140,34 @@ class ViewServer:
         app = web.Application(middlewares=[self._only_ours])
         app.router.add_get('/', self._page)
         app.router.add_get('/socket', self._socket)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         try:
-            site = web.TCPSite(runner, self._host, self.port)
-            await site.start()
-        except OSError as error:
-            self._error = error
-            await runner.cleanup()
-            return
-        self.port = runner.addresses[0][1]
-        self._is_up.set()
-        await self._stop.wait()
-        for viewer in self._viewers:
-            viewer.news.set()
-        await runner.cleanup()
+            await web.TCPSite(runner, self._host or None, self.port).start()
+            self.port = runner.addresses[0][1]
+            self._is_up.set()
+            await self._stop.wait()
+            for viewer in self._viewers:
+                viewer.news.set()
+        finally:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(runner.cleanup(), STOP_SECONDS)
+
+    @property
+    def _cookie(self) -> str:
+        return f'posenet_view_{self.port}'  # a browser has one jar for all ports of a host
 
     @web.middleware
     async def _only_ours(self, request: web.Request, handler: Any) -> web.StreamResponse:
         """Keeps out who does not know the token, and other sites' pages in somebody's browser."""
-        host = request.host.rpartition(':')[0].strip('[]') if ':' in request.host else request.host
+        host = urllib.parse.urlsplit(f'//{request.host}').hostname or ''
         if is_loopback(self._host) and not is_loopback(host):
             raise web.HTTPForbidden(text=f'this page is only for http://{self._host}:{self.port}/')
         origin = request.headers.get('Origin')
         if origin is not None and origin.partition('://')[2] != request.host:
             raise web.HTTPForbidden(text='other pages cannot use this one')
         if self.token:
-            given = request.query.get('token') or request.cookies.get(COOKIE, '')
+            given = request.query.get('token') or request.cookies.get(self._cookie, '')
             if not hmac.compare_digest(given.encode(), self.token.encode()):
                 raise web.HTTPForbidden(
                     text='add ?token=TOKEN to the address: posenet_view has logged it'
@@ -166,54 +179,51 @@ class ViewServer:
             text=PAGE.read_text(), content_type='text/html', headers=SECURITY_HEADERS
         )
         if self.token:
-            response.set_cookie(COOKIE, self.token, httponly=True, samesite='Strict')
+            response.set_cookie(self._cookie, self.token, httponly=True, samesite='Strict')
         return response
 
     async def _socket(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(heartbeat=5.0, max_msg_size=MAX_COMMAND_BYTES)
-        await socket.prepare(request)
+        page = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, max_msg_size=MAX_COMMAND_BYTES)
+        await page.prepare(request)
         viewer = Viewer(request.query.get('camera', ''))
         self._viewers.add(viewer)
-        self._choose_camera(viewer)
-        sending = asyncio.ensure_future(self._send(socket, viewer))
+        sending = asyncio.ensure_future(self._send(page, viewer))
         try:
-            async for message in socket:
+            async for message in page:
                 if message.type == WSMsgType.TEXT:
-                    self._command(viewer, message.data)
+                    self._receive(viewer, message.data)
         finally:
             self._viewers.discard(viewer)
-            if viewer.camera is not None:
-                self._source.leave(viewer.camera)
+            self._tell_who_looks()
             sending.cancel()
             with contextlib.suppress(asyncio.CancelledError, ConnectionError):
                 await sending
-        return socket
+        return page
 
-    def _choose_camera(self, viewer: Viewer) -> str:
-        cameras, old = self._source.cameras(), viewer.camera
-        viewer.camera = viewer.wish if viewer.wish in cameras else cameras[0]
-        if viewer.camera != old:
-            self._source.look(viewer.camera)
-            if old is not None:
-                self._source.leave(old)
-        return viewer.camera
-
-    async def _send(self, socket: web.WebSocketResponse, viewer: Viewer) -> None:
+    async def _send(self, page: web.WebSocketResponse, viewer: Viewer) -> None:
         told = -STATE_SECONDS
         while not self._stop.is_set():
+            if self._loop.time() - told >= STATE_SECONDS:
+                told = self._loop.time()
+                self._choose_camera(viewer)
+                await page.send_str(json.dumps(self._source.state(viewer.camera)))
+            while viewer.texts:
+                await page.send_str(viewer.texts.popleft())
+            if viewer.picture is not None and viewer.ready:
+                picture, viewer.picture, viewer.ready = viewer.picture, None, False
+                await page.send_bytes(picture)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(viewer.news.wait(), STATE_SECONDS)
             viewer.news.clear()
-            if viewer.picture is not None:
-                picture, viewer.picture = viewer.picture, None
-                await socket.send_bytes(picture)
-            while viewer.texts:
-                await socket.send_str(viewer.texts.pop(0))
-            if self._loop.time() - told >= STATE_SECONDS:
-                told = self._loop.time()
-                state = self._source.state(self._choose_camera(viewer))
-                await socket.send_str(json.dumps(state))
-        await socket.close(code=1001)
+        await page.close(code=1001)
+
+    def _choose_camera(self, viewer: Viewer) -> None:
+        cameras = self._source.cameras()
+        viewer.camera = viewer.wish if viewer.wish in cameras else cameras[0]
+        self._tell_who_looks()
+
+    def _tell_who_looks(self) -> None:
+        self._source.look(frozenset(viewer.camera for viewer in self._viewers))
 
     def _show(self, camera: str, jpeg: bytes) -> None:
         for viewer in self._viewers:
@@ -221,20 +231,23 @@ class ViewServer:
                 viewer.picture = jpeg
                 viewer.news.set()
 
-    def _command(self, viewer: Viewer, text: str) -> None:
-        def answer(problem: str) -> None:  # from any thread
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(tell, problem)
-
+    def _receive(self, viewer: Viewer, text: str) -> None:
         def tell(problem: str) -> None:
             viewer.texts.append(json.dumps({'problem': problem}))
             viewer.news.set()
+
+        def answer(problem: str) -> None:
+            self._soon(lambda: tell(problem))
 
         try:
             command = json.loads(text)
             if not isinstance(command, dict):
                 raise ValueError('no object')
-            self._source.command(command, answer)
+            if 'got' in command:  # the page has the last picture
+                viewer.ready = True
+                viewer.news.set()
+                return
+            self._source.command(viewer.camera, command, answer)
         except (PoseNetError, ValueError) as error:
             tell(str(error))
 

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
@@ -36,7 +37,8 @@ class Process:
 
     def __init__(self, name: str, *arguments: str, environment: dict[str, str] | None = None):
         found = shutil.which(name)
-        command = [found] if found else [sys.executable, str(ROOT / 'scripts' / name)]
+        here = [ROOT / folder / name for folder in ('scripts', 'examples')]
+        command = [found] if found else [sys.executable, *map(str, filter(Path.is_file, here))]
         self.output = ''
         self._process = subprocess.Popen(
             [*command, *arguments],

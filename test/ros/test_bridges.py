@@ -134,6 +134,7 @@ def test_image_markers_lie_over_the_image_that_is_not_mirrored(people, peer, ast
     points[:, 0] = astronaut.shape[1] - 1 - points[:, 0]
     assert np.allclose([(p.x, p.y) for p in joints.points], points, atol=0.01)
     assert len(joints.outline_colors) == len(joints.points)
+    assert len(bones.outline_colors) == len(bones.points) / 2  # one for each line
     assert joints.header.frame_id == 'lens'
 
 
@@ -158,7 +159,7 @@ def test_bridges_that_cannot_be_are_refused(start_node, peer, bridges, more, rea
     node = start_node(bridges=bridges, ready=False, **more)
     node.wait_for(reason)
     assert node.running()
-    assert state(peer) == 1  # unconfigured
+    assert peer.spin_until(lambda: state(peer) == 1)  # unconfigured
 
 
 @pytest.mark.parametrize('bridge', ['annotations', 'detections', 'humans'])

@@ -378,7 +378,7 @@ def test_wrong_set_is_refused_as_a_whole_with_the_reason(start_node, peer):
     start_node()
     result = set_parameters(peer, flip_horizontal=True, decoding_method='all')
     assert not result.successful
-    assert 'decoding_method all' in result.reason
+    assert "decoding_method 'all'" in result.reason
     request = SetParameters.Request(
         parameters=[parameter('score_threshold', 1.5), parameter('nms_radius', 'wide')]
     )
@@ -497,7 +497,7 @@ def hang(images, *_):
 
 node._pipeline.net.estimate_streams = hang
 image = image_message(Header(), np.zeros((48, 64, 3), np.uint8), 'rgb8')
-node._pipeline._frames.put('', serialize_message(image))
+node._pipeline._model_worker.mailbox.put('', serialize_message(image))
 assert hanging.wait(10)
 assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
 (result,) = node.set_parameters([Parameter('input_resolution', value=161)])
@@ -548,9 +548,9 @@ narrow, wide = (
     for width in (64, 66)
 )
 for frames in ({'b': wide}, {'a': narrow, 'b': wide}):  # the second time both in one batch
-    with pipeline._frames._changed:
-        pipeline._frames._waiting.update(frames)
-        pipeline._frames._changed.notify()
+    with pipeline._model_worker.mailbox._changed:
+        pipeline._model_worker.mailbox._waiting.update(frames)
+        pipeline._model_worker.mailbox._changed.notify()
     time.sleep(1)
 windows = [pipeline.cameras[name].statistics.start_window() for name in ('a', 'b')]
 print([(window.processed, dict(window.dropped)) for window in windows])

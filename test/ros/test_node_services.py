@@ -7,7 +7,8 @@ import pytest
 from lifecycle_msgs.msg import Transition
 from posenet_ros.msg import ModelInfo, PoseArray
 from posenet_ros.srv import Estimate, SetModel
-from rcl_interfaces.srv import GetParameters
+from rcl_interfaces.msg import Parameter, ParameterValue
+from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros_processes import (
     NODE,
@@ -116,9 +117,51 @@ def test_a_model_that_cannot_be_leaves_the_old_one(
     answer = peer.call(SetModel, f'{NODE}/set_model', request)
     assert not answer.success
     assert reason in answer.message
-    assert 'the model stays as it was' in node.output
+    node.wait_for('the model stays as it was')
     poses.clear()
     camera.send_until(as_image(astronaut), lambda: poses and poses[-1].poses)
+
+
+def test_several_parameters_change_together(start_node, peer, camera, astronaut):
+    """One after another they would describe no model: there is no ResNet50 of stride 8."""
+    start_node(attention='closeups', closeup_resolution=65)
+    request = SetModel.Request(parameters='{attention: people, closeup_resolution: 129}')
+    answer = peer.call(SetModel, f'{NODE}/set_model', request)
+    assert answer.success, answer.message
+    names = ['attention', 'closeup_resolution']
+    request = GetParameters.Request(names=names)
+    values = peer.call(GetParameters, f'{NODE}/get_parameters', request, tries=3).values
+    assert (values[0].string_value, values[1].integer_value) == ('people', 129)
+
+
+def test_requests_are_answered_while_cameras_come_and_go(start_node, peer, camera, astronaut):
+    start_node()
+    client = peer.create_client(Estimate, f'{NODE}/estimate')
+    assert peer.spin_until(client.service_is_ready)
+    request = Estimate.Request(image=as_image(astronaut))
+    futures = [client.call_async(request) for _ in range(3)]
+    assert change_state(peer, Transition.TRANSITION_DEACTIVATE)
+    assert change_state(peer, Transition.TRANSITION_CLEANUP)
+    assert change_state(peer, Transition.TRANSITION_CONFIGURE)
+    assert peer.spin_until(lambda: all(future.done() for future in futures))
+    assert estimate(peer, astronaut).success
+
+
+def test_what_param_dump_writes_can_be_read_again(start_node, peer, tmp_path):
+    """It writes what is not set as null, which rcl reads as a text."""
+    dumped = tmp_path / 'dumped.yaml'
+    dumped.write_text(
+        '/posenet_node:\n  ros__parameters:\n    cameras: [front]\n'
+        '    front:\n      max_rate: null\n      score_threshold: 0.4\n'
+    )
+    start_node('--params-file', str(dumped))
+    deleted = Parameter(name='front.score_threshold', value=ParameterValue(type=0))
+    request = SetParametersAtomically.Request(parameters=[deleted])
+    service = f'{NODE}/set_parameters_atomically'
+    refused = peer.call(SetParametersAtomically, service, request).result
+    assert not refused.successful
+    assert 'front.score_threshold cannot be deleted' in refused.reason
+    assert set_parameters(peer, **{'front.score_threshold': 0.6}).successful
 
 
 def test_set_model_needs_a_model(start_node, peer):

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from ros_processes import NODE, as_image, wait_until
 
-from posenet_ros.view.server import ViewServer, is_loopback
-
 aiohttp = pytest.importorskip('aiohttp')
+
+from posenet_ros import ConfigError  # noqa: E402
+from posenet_ros.view.server import ViewServer, is_loopback  # noqa: E402
+
 pytestmark = pytest.mark.slow
 
 
@@ -36,6 +38,7 @@ class Viewer:
     def __init__(self, url, peer, camera=''):
         self.peer = peer
         self.state, self.pictures, self.problems = {}, [], []
+        self.acknowledges = True
         self._url = f'{url}socket?camera={camera}'
         self._loop = asyncio.new_event_loop()
 
@@ -56,6 +59,8 @@ class Viewer:
                         continue
                     if message.type == aiohttp.WSMsgType.BINARY:
                         self.pictures.append(message.data)
+                        if self.acknowledges:
+                            await socket.send_str(json.dumps({'got': 1}))
                     elif message.type == aiohttp.WSMsgType.TEXT:
                         data = json.loads(message.data)
                         if 'problem' in data:
@@ -202,13 +207,10 @@ class Nothing:
     """A source with two cameras that nobody has to look at."""
 
     def __init__(self):
-        self.looking = []
+        self.looked_at = frozenset()
 
-    def look(self, camera):
-        self.looking.append(camera)
-
-    def leave(self, camera):
-        self.looking.remove(camera)
+    def look(self, cameras):
+        self.looked_at = cameras
 
     def cameras(self):
         return ['a', 'b']
@@ -216,13 +218,20 @@ class Nothing:
     def state(self, camera):
         return {'camera': camera}
 
-    def command(self, command, answer):
-        answer(f'got {command}')
+    def command(self, camera, command, answer):
+        answer(f'got {command} for {camera}')
 
 
-def test_viewers_get_their_camera_and_the_newest_picture_only():
+@pytest.fixture
+def served():
     source = Nothing()
     server = ViewServer(source, '127.0.0.1', 0)
+    yield source, server
+    server.close()
+
+
+def test_viewers_get_their_camera_and_the_newest_picture_only(served):
+    source, server = served
     viewer = Viewer(server.url, None, 'b')
     sent = []
 
@@ -235,9 +244,73 @@ def test_viewers_get_their_camera_and_the_newest_picture_only():
     viewer.run(lambda: len(viewer.pictures) > 3, step=step)
     assert viewer.state == {'camera': 'b'}
     assert not any(picture == b'not for b' for picture in viewer.pictures)
-    viewer.run(lambda: viewer.problems == ["got {'x': 1}"], do=lambda socket: {'x': 1})
-    assert wait_until(lambda: not source.looking)
-    server.close()
+    viewer.run(lambda: viewer.problems == ["got {'x': 1} for b"], do=lambda socket: {'x': 1})
+    assert wait_until(lambda: not source.looked_at)
+
+
+def test_a_viewer_that_is_slow_gets_no_old_pictures(served):
+    """The next one is sent when the page has the last."""
+    _, server = served
+    viewer = Viewer(server.url, None, 'a')
+    viewer.acknowledges = False
+    start = time.monotonic()
+    number = iter(range(10**6))
+
+    def step():
+        server.show('a', f'{next(number)}'.encode())
+
+    viewer.run(lambda: time.monotonic() > start + 2, step=step)
+    assert len(viewer.pictures) == 1
+    viewer.acknowledges = True
+    viewer.pictures.clear()
+    viewer.run(lambda: len(viewer.pictures) > 2, step=step)
+
+
+def test_a_host_that_cannot_be_is_named():
+    with pytest.raises(
+        ConfigError, match=r'Invalid host foo\.\.bar or port 0: cannot listen there'
+    ):
+        ViewServer(Nothing(), 'foo..bar', 0)
+
+
+def test_tokens_with_any_letter_can_be_opened():
+    server = ViewServer(Nothing(), '127.0.0.1', 0, 'a+b&c#d%')
+    try:
+        assert get(server.url)[0] == 200
+        assert get(server.url.split('?')[0])[0] == 403
+    finally:
+        server.close()
+
+
+def test_other_nodes_do_not_end_it(view, peer, start):
+    """One without our parameters, and somebody's status that begins with our node's name."""
+    process, url = view(node='/other')
+    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+    from rclpy.node import Node
+
+    other = Node('other')
+    peer.executor_.add_node(other)
+    statuses = [DiagnosticStatus(name=name) for name in ('other', 'other: CPU load (1)')]
+    diagnostics = peer.create_publisher(DiagnosticArray, '/diagnostics', 10)
+
+    def step():
+        diagnostics.publish(DiagnosticArray(status=statuses))
+        peer.spin_for(0.05)
+
+    viewer = Viewer(url, peer)
+    viewer.run(lambda: viewer.state.get('level') == 'ok', step=step)
+    start_time = time.monotonic()
+    viewer.run(lambda: time.monotonic() > start_time + 3, step=step)
+    assert process.running()
+    assert viewer.state['cameras'] == ['']
+    viewer.run(
+        lambda: any('/other does not answer' in problem for problem in viewer.problems),
+        do=lambda socket: {'enable': False},
+        step=step,
+    )
+    other.destroy_node()
+    assert process.stop() == 0
+    assert 'Traceback' not in process.output
 
 
 def test_page_in_a_browser(start_node, view, peer, camera, astronaut, tmp_path):

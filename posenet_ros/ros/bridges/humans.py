@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import string
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,17 +18,18 @@ from hri_msgs.msg import (
     NormalizedRegionOfInterest2D,
     Skeleton2D,
 )
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from std_msgs.msg import Header
 
 from posenet_ros.core.keypoints import SNAKE_CASE_NAMES
-from posenet_ros.io.image_message import stamp_seconds
 from posenet_ros.ros.bridges.bridge import Bridge, Frame, Person
 from posenet_ros.ros.publishing import POSES_QOS, no_events
 
 BODIES = '/humans/bodies'
 PREFIX_LETTERS = 4
+AGE_SECONDS = 0.5  # between two looks at who has gone
 
 
 @dataclass
@@ -36,7 +38,8 @@ class Body:
 
     roi: Publisher[NormalizedRegionOfInterest2D]
     skeleton: Publisher[Skeleton2D]
-    seen: float  # stamp of the image, seconds
+    seen: float  # time.monotonic()
+    memory: float  # seconds for which it stays without being seen
 
 
 class Humans(Bridge):
@@ -54,6 +57,8 @@ class Humans(Bridge):
         self._tracked: Publisher[IdsList] | None = node.create_publisher(
             IdsList, f'{BODIES}/tracked', POSES_QOS, event_callbacks=no_events()
         )
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = node.create_timer(AGE_SECONDS, self._age, clock=steady)
 
     def wanted(self, camera: str) -> bool:
         with self._lock:
@@ -67,17 +72,15 @@ class Humans(Bridge):
         with self._lock:
             if self._tracked is None:
                 return
-            now = stamp_seconds(frame.header)
+            now = time.monotonic()
             bodies = self._bodies[camera]
             people = [person for person in frame.people if person.pose.track_id >= 0]
             for person in people:
                 body = bodies.get(person.pose.track_id)
                 if body is None:
                     body = bodies[person.pose.track_id] = self._new_body(person.pose.track_id)
-                body.seen = now
-            for track_id, body in list(bodies.items()):
-                if not 0 <= now - body.seen <= frame.memory:
-                    self._remove(bodies.pop(track_id))
+                body.seen, body.memory = now, frame.memory
+            self._remove_old()
             self._publish_tracked(frame.header)
             for person in people:
                 body = bodies[person.pose.track_id]
@@ -85,6 +88,21 @@ class Humans(Bridge):
                     body.roi.publish(_region(frame, person))
                 if body.skeleton.get_subscription_count() > 0:
                     body.skeleton.publish(_skeleton(frame, person))
+
+    def _age(self) -> None:
+        """Also where no image comes any more."""
+        with self._lock:
+            if self._tracked is not None and self._remove_old():
+                self._publish_tracked(Header(stamp=self._node.get_clock().now().to_msg()))
+
+    def _remove_old(self) -> bool:
+        now, removed = time.monotonic(), False
+        for bodies in self._bodies.values():
+            for track_id, body in list(bodies.items()):
+                if now - body.seen > body.memory:
+                    self._remove(bodies.pop(track_id))
+                    removed = True
+        return removed
 
     def clear(self, camera: str) -> None:
         with self._lock:
@@ -97,6 +115,7 @@ class Humans(Bridge):
                 self._publish_tracked(Header(stamp=self._node.get_clock().now().to_msg()))
 
     def destroy(self) -> None:
+        self._node.destroy_timer(self._timer)
         for camera in self._bodies:
             self.clear(camera)
         with self._lock:
@@ -114,15 +133,17 @@ class Humans(Bridge):
 
     def _new_body(self, track_id: int) -> Body:
         topic = f'{BODIES}/{self._prefix}{track_id}'
-        return Body(
-            self._node.create_publisher(
-                NormalizedRegionOfInterest2D, f'{topic}/roi', POSES_QOS, event_callbacks=no_events()
-            ),
-            self._node.create_publisher(
-                Skeleton2D, f'{topic}/skeleton2d', POSES_QOS, event_callbacks=no_events()
-            ),
-            0.0,
+        roi = self._node.create_publisher(
+            NormalizedRegionOfInterest2D, f'{topic}/roi', POSES_QOS, event_callbacks=no_events()
         )
+        try:
+            skeleton = self._node.create_publisher(
+                Skeleton2D, f'{topic}/skeleton2d', POSES_QOS, event_callbacks=no_events()
+            )
+        except BaseException:
+            self._node.destroy_publisher(roi)
+            raise
+        return Body(roi, skeleton, 0.0, 0.0)
 
     def _remove(self, body: Body) -> None:
         self._node.destroy_publisher(body.roi)

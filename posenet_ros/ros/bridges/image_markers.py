@@ -24,9 +24,10 @@ class ImageMarkers(TopicBridge[ImageMarker]):
         for person in frame.people:
             red, green, blue = person.colour
             colour = ColorRGBA(r=red, g=green, b=blue, a=1.0)
-            for marker, points in ((bones, person.bones()), (joints, person.joints())):
+            # A colour for each line, which has two points, and for each joint.
+            for marker, points, ends in ((bones, person.bones(), 2), (joints, person.joints(), 1)):
                 marker.points += [Point(x=x, y=y) for x, y in points]
-                marker.outline_colors += [colour] * len(points)
+                marker.outline_colors += [colour] * (len(points) // ends)
         return [bones, joints]
 
     @staticmethod

@@ -301,3 +301,25 @@ def test_no_profile_of_ours_is_laid_over_the_users_choice(
     assert ('Fast DDS profile not applied' in node.output) == bool(said)
     assert said in node.output
     poses_come('/image_raw', '/posenet_node/poses')
+
+
+# Examples.
+
+
+@pytest.mark.parametrize(
+    ('example', 'topic'),
+    [('follow_nearest', 'poses_3d'), ('raised_hand', 'poses'), ('count_in_zones', 'poses')],
+)
+def test_examples_read_what_the_node_publishes(peer, launch, example, topic):
+    process = launch(
+        'example.launch.py', f'example:={example}', 'namespace:=robot', 'image_topic:=/eye/image'
+    )
+    process.wait_for('ready in')
+    assert peer.spin_until(lambda: peer.count_subscribers(f'/robot/posenet_node/{topic}') == 1)
+    assert peer.spin_until(lambda: peer.count_publishers(f'/robot/posenet_node/{topic}') == 1)
+
+
+def test_an_example_that_is_not_there_is_named(launch):
+    process = launch('example.launch.py', 'example:=dance')
+    assert process.ended() != 0
+    assert 'raised_hand' in process.output
