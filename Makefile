@@ -30,6 +30,12 @@ VENV := .venv$(VARIANT)
 BUILD := build$(VARIANT)
 INSTALL := install$(VARIANT)
 SECURE_ROS ?= $(BUILD)/secure_ros
+CYCLONEDDS ?= $(BUILD)/cyclonedds
+# Without what is about Fast DDS, and what needs no middleware.
+CYCLONEDDS_TESTS ?= test/ros/test_node.py test/ros/test_node_faults.py test/ros/test_node_services.py \
+  test/ros/test_node_space.py test/ros/test_node_video.py test/ros/test_bridges.py \
+  test/ros/test_examples.py test/ros/test_image_source.py test/ros/test_serialized_image.py \
+  test/ros/test_view.py
 IN_ENV := . $(VENV)/bin/activate &&
 
 # The package as CMake sees it: links, in a folder that does not hold the virtual environment. CMake
@@ -40,7 +46,7 @@ PACKAGE := CMakeLists.txt package.xml msg srv posenet_ros scripts examples launc
 SOURCES := CMakeLists.txt package.xml $(wildcard msg/*) $(wildcard srv/*) $(wildcard scripts/*) $(wildcard examples/*) \
   $(shell find posenet_ros launch config -type d -not -name __pycache__)
 
-.PHONY: help demo test quick test-launch test-security test-bridges test-view test-aarch64 fuzz soak coverage mutants env docs lint bench clean
+.PHONY: help demo test quick test-launch test-security test-bridges test-cyclonedds test-view test-aarch64 fuzz soak coverage mutants env docs lint bench clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -95,6 +101,13 @@ test-bridges: env ## other packages' messages, which have no wheels (BRIDGE_SOUR
 	  touch $(BUILD)/bridges/.built)
 	@$(IN_ENV) . $(BUILD)/bridges/install/local_setup.sh && \
 	  python -m pytest test/ros/test_bridges.py $(PYTEST_ARGS)
+
+test-cyclonedds: env ## the node over Cyclone DDS (DISTRO=jazzy CYCLONEDDS_SOURCES=folder, once)
+	@$(if $(CYCLONEDDS_SOURCES)$(wildcard $(CYCLONEDDS)/lib/librmw_cyclonedds_cpp.so),,$(error \
+	  CYCLONEDDS_SOURCES=folder with a checkout of ros2/rmw_cyclonedds))
+	@$(if $(CYCLONEDDS_SOURCES),$(IN_ENV) python tools/build_cyclonedds.py $(CYCLONEDDS) $(CYCLONEDDS_SOURCES))
+	@$(IN_ENV) LD_PRELOAD=$(abspath $(CYCLONEDDS))/lib/librmw_cyclonedds_cpp.so \
+	  RMW_IMPLEMENTATION=rmw_cyclonedds_cpp python -m pytest $(CYCLONEDDS_TESTS) $(PYTEST_ARGS)
 
 test-view: env ## the page of posenet_view in Chromium, which has to be there
 	@$(IN_ENV) python -m pip --disable-pip-version-check install -q -r requirements/view.txt && \

@@ -123,7 +123,7 @@ def test_wrong_image_and_wrong_options_are_refused(net, astronaut):
 @pytest.mark.parametrize(
     ('options', 'named'),
     [
-        ({'backend': 'cuda'}, 'backend cuda.*onnxruntime,tensorrt'),
+        ({'backend': 'cuda'}, 'backend cuda.*onnxruntime,onnxruntime-cuda,tensorrt'),
         ({'precision': 'fp8'}, 'precision fp8.*fp32'),
         ({'num_threads': -1}, 'num_threads -1'),
     ],

@@ -19,19 +19,27 @@ pytest.importorskip('posenet_ros.msg', reason='the messages are not built: make 
 
 # Set before anything starts, so that no other robot, test run or daemon sees these tests.
 os.environ.update(this_machine_alone(os.environ))
-os.environ['ROS_DOMAIN_ID'] = str(random.randint(1, 100))
+# Two workers of pytest-xdist never meet: one has an even domain, the other an odd one.
+WORKER = int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0').removeprefix('gw'))
+os.environ['ROS_DOMAIN_ID'] = str(2 * random.randint(1, 50) + WORKER % 2)
 
 from ros_processes import Camera, Peer, Process, yaml  # noqa: E402
 
-NETWORK = pytest.mark.xdist_group('ros')  # in one worker: the processors are for the nodes
+# What counts frames and milliseconds runs in one worker; the other one's tests wait more than run.
+IN_THE_OTHER_WORKER = (
+    'robot', 'security', 'test_bridges.py', 'test_examples.py', 'test_node_on_tensorrt.py',
+    'test_node_services.py', 'test_soak.py', 'test_view.py',
+)  # fmt: skip
 
 NodePoses = Callable[[np.ndarray], list[Pose]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
     for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(NETWORK)
+        if here in item.path.parents:
+            other = item.path.relative_to(here).parts[0] in IN_THE_OTHER_WORKER
+            item.add_marker(pytest.mark.xdist_group('ros_patient' if other else 'ros'))
 
 
 @pytest.fixture(scope='session', autouse=True)
