@@ -265,7 +265,10 @@ def test_integers_of_the_runtime_have_their_range(option, least, most):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'backend': 'cuda'}, 'Invalid backend cuda. Should be one of auto,onnxruntime,onnxruntime-cuda,tensorrt'),
+        (
+            {'backend': 'cuda'},
+            'Invalid backend cuda. Should be one of auto,onnxruntime,onnxruntime-cuda,tensorrt',
+        ),
         ({'precision': 'fp8'}, 'Invalid precision fp8. Should be one of fp32,fp16,int8'),
         ({'precision': 16}, 'Invalid precision 16. Should be a string'),
         ({'calibration': ['a']}, r"Invalid calibration \['a'\]. Should be a string"),

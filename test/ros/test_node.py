@@ -30,6 +30,7 @@ from ros_processes import (
     change_state,
     clear_people,
     collect_status,
+    counts_endpoints,
     parameter,
     set_parameters,
     state,
@@ -443,6 +444,7 @@ def test_bad_configuration_fails_the_transition_and_leaves_the_node_usable(
     assert state(peer) == State.PRIMARY_STATE_ACTIVE
 
 
+@counts_endpoints
 @pytest.mark.parametrize(
     ('entity', 'transition'),
     [
@@ -1085,12 +1087,14 @@ def test_compressed_topic_can_be_remapped_itself(start_node, peer):
     assert 'is not used' not in node.output
 
 
+@counts_endpoints
 def test_camera_info_follows_the_images_as_image_transport_has_it(start_node, peer):
     peer.collect(PoseArray, f'{NODE}/poses')
     start_node('-r', 'image_raw:=/eye/image')
     assert peer.spin_until(lambda: peer.count_subscribers('/eye/camera_info') == 1)
 
 
+@counts_endpoints
 def test_remapped_camera_info_is_used(start_node, peer):
     peer.collect(PoseArray, f'{NODE}/poses')
     start_node('-r', 'camera_info:=/calibration', image_topic='/eye/image')

@@ -12,7 +12,15 @@ from goldens import ROOT
 from PIL import Image as Picture
 from posenet_ros.msg import Keypoint3D, PersonPose3D, PoseArray, PoseArray3D
 from rendered_people import PINHOLE, Person, Stage, render
-from ros_processes import NODE, Camera, as_image, clear_people, collect_status, values_of
+from ros_processes import (
+    NODE,
+    Camera,
+    as_image,
+    clear_people,
+    collect_status,
+    counts_endpoints,
+    values_of,
+)  # fmt: skip
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import MarkerArray
 
@@ -176,6 +184,7 @@ def test_distance_is_guessed_without_depth(start_node, peer, depth_camera, outpu
     assert depth_camera.depth.get_subscription_count() == 0
 
 
+@counts_endpoints
 def test_nothing_is_placed_by_default(start_node, peer, depth_camera, outputs):
     start_node()
     depth_camera.camera.wait_for_node()
