@@ -38,7 +38,8 @@ def readme_block(heading: str) -> str:
 
 def page_block(page: str, heading: str) -> str:
     """The first block below a heading of a page of doc/."""
-    below = (ROOT / 'doc' / page).read_text().split(f'\n{heading}\n', 1)[1]
+    text = '\n' + (ROOT / 'doc' / page).read_text()
+    below = text.split(f'\n{heading}\n', 1)[1]
     match = re.search(r'(?ms)^```\w+\n(.*?)^```$', below)
     assert match is not None
     return match[1]
