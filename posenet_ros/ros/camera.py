@@ -40,7 +40,7 @@ from posenet_ros.ros.markers import Placed, no_markers, on_plane, pose_markers
 from posenet_ros.ros.messages import image_message, jpeg_message, pixels_of, pose_array
 from posenet_ros.ros.publishing import POSES_QOS
 from posenet_ros.ros.selection import RateLimit
-from posenet_ros.ros.serialized_image import read_compressed_image, read_image
+from posenet_ros.ros.serialized_image import ImageView, read_compressed_image, read_image
 from posenet_ros.ros.statistics import CameraStatistics, Gaps
 from posenet_ros.ros.topics import COMPRESSED_TYPE, CameraTopics, DepthTopics
 from posenet_ros.space.camera_model import CameraModel
@@ -292,8 +292,7 @@ class Camera:
             picture = read_compressed_image(received)
             return picture.header, compressed_to_rgb(picture, self._damaged, self._max_pixels)
         message = read_image(received)
-        bridge = cv_bridge() if message.encoding in FOR_CV_BRIDGE else None
-        return message.header, image_to_rgb(message, bridge)
+        return message.header, rgb_of(message)
 
     def _damaged(self, what: str) -> None:
         what = printable(what)
@@ -524,6 +523,15 @@ class Camera:
 
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         timer = node.create_timer(QOS_WARNING_DELAY_SECONDS, warn, clock=steady)
+
+
+def rgb_of(message: Image | ImageView) -> np.ndarray:
+    """The pixels of an image: uint8 RGB (H, W, 3).
+
+    Raises:
+        ImageError: it is broken.
+    """
+    return image_to_rgb(message, cv_bridge() if message.encoding in FOR_CV_BRIDGE else None)
 
 
 @functools.cache

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
@@ -19,6 +18,7 @@ from posenet_ros.core.decode import Pose
 from posenet_ros.core.keypoints import SKELETON
 from posenet_ros.io.draw import person_colour, person_number
 from posenet_ros.io.placing import upright
+from posenet_ros.ros.messages import duration
 from posenet_ros.space.camera_model import CameraModel
 from posenet_ros.space.lift import GUESSED, UNKNOWN, Pose3D
 
@@ -154,9 +154,8 @@ def pose_markers(
         label.pose.position = Point(x=top.x, y=top.y - 2 * LABEL_METRES, z=top.z)
         label.text = f'{name}: {pose.score:.2f}{place.distance}'
         markers.append(label)
-    seconds, part = divmod(lifetime, 1.0)
     for marker in markers[1:]:
-        marker.lifetime = Duration(sec=int(seconds), nanosec=int(part * 1e9))
+        marker.lifetime = duration(lifetime)
     return MarkerArray(markers=markers)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from builtin_interfaces.msg import Time
+from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import Point, PoseWithCovariance, Quaternion, TransformStamped, Vector3
 from geometry_msgs.msg import Pose as PositionAndHeading
 from geometry_msgs.msg import PoseArray as PositionArray
@@ -147,6 +147,12 @@ def _oriented(person: Pose3D, place: np.ndarray) -> PositionAndHeading:
     return PositionAndHeading(
         position=Point(x=x, y=y, z=z), orientation=Quaternion(x=a, y=b, z=c, w=w)
     )
+
+
+def duration(seconds: float) -> Duration:
+    """A length of time."""
+    whole, part = divmod(seconds, 1.0)
+    return Duration(sec=int(whole), nanosec=int(part * 1e9))
 
 
 def image_message(header: Header, pixels: np.ndarray, encoding: str) -> Image:

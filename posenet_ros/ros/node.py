@@ -15,7 +15,6 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool, Trigger
 
@@ -34,7 +33,7 @@ from posenet_ros.ros.messages import describe_input, model_info, pose_array
 from posenet_ros.ros.node_parameters import NodeParameters, with_doubles
 from posenet_ros.ros.parameters import model_config, model_parameters, runtime_config
 from posenet_ros.ros.pipeline import Pipeline
-from posenet_ros.ros.publishing import no_events
+from posenet_ros.ros.publishing import LATCHED_QOS, no_events
 from posenet_ros.ros.security import keys_advice
 from posenet_ros.ros.topics import (
     CAMERA_NAME,
@@ -168,7 +167,7 @@ class PoseNetNode(LifecycleNode):
             step()
         except Exception as error:  # rclpy would not log it
             expected = isinstance(error, PoseNetError)
-            self._transition_error = str(error) if expected else in_words(error)
+            self._transition_error = _told(error)
             if isinstance(error, RuntimeError):  # RCLError is one
                 self._transition_error += keys_advice()
             if self._stop_requested():
@@ -309,9 +308,8 @@ class PoseNetNode(LifecycleNode):
                 self._follow_demand,
                 clock=Clock(clock_type=ClockType.STEADY_TIME),
             )
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._model_info = self.create_publisher(
-            ModelInfo, '~/model_info', latched, event_callbacks=no_events()
+            ModelInfo, '~/model_info', LATCHED_QOS, event_callbacks=no_events()
         )
         self._publish_model_info()
         lifting = self._pipeline.lifting
@@ -386,9 +384,8 @@ class PoseNetNode(LifecycleNode):
             answer = self._pipeline.estimate(request.image)
             response.poses = pose_array(answer.header, answer.width, answer.height, answer.poses)
             response.success = True
-        except Exception as error:  # Also what nobody has foreseen: the client waits
-            expected = isinstance(error, PoseNetError)
-            response.message = str(error) if expected else in_words(error)
+        except Exception as error:  # also what nobody has foreseen: the client waits
+            response.message = _told(error)
         return response
 
     def _on_set_model(
@@ -398,8 +395,7 @@ class PoseNetNode(LifecycleNode):
             response.message = self._set_model(request.parameters)
             response.success = True
         except Exception as error:
-            expected = isinstance(error, PoseNetError)
-            response.message = str(error) if expected else in_words(error)
+            response.message = _told(error)
             self.get_logger().error(f'the model stays as it was: {response.message}')
         return response
 
@@ -478,6 +474,11 @@ class PoseNetNode(LifecycleNode):
             self._pipeline.inference_error,
             self._pipeline.hang(),
         )
+
+
+def _told(error: Exception) -> str:
+    """One of our own errors says all by its message; any other needs its type."""
+    return str(error) if isinstance(error, PoseNetError) else in_words(error)
 
 
 def _loader(config: ModelConfig, runtime: RuntimeConfig, cameras: int) -> Callable[[], PoseNet]:

@@ -20,8 +20,8 @@ from posenet_ros.core.closeups import Closeup
 from posenet_ros.core.decode import Pose
 from posenet_ros.errors import BackendError, ImageError, PoseNetError, in_words
 from posenet_ros.estimator import PoseNet, StageTimes
-from posenet_ros.io.image_message import FOR_CV_BRIDGE, image_to_rgb, stamp_seconds
-from posenet_ros.ros.camera import Camera, Received, cv_bridge
+from posenet_ros.io.image_message import stamp_seconds
+from posenet_ros.ros.camera import Camera, Received, rgb_of
 from posenet_ros.ros.lifting import Found, Lifting
 from posenet_ros.ros.log import WARN_PERIOD_SECONDS, LimitedWarnings
 from posenet_ros.ros.mailbox import Mailbox
@@ -168,8 +168,7 @@ class Pipeline:
         worker = ModelWorker(load, Mailbox(), self._process, self._log_unexpected)
         with self._handover:
             self._overlays, self._model_worker = Mailbox(), worker
-        self.net = worker.load(cancelled)
-        worker.begin()
+        self.net = worker.start_and_load(cancelled)
         self._usual_seconds = self.net.stage_times.total  # of the warm-up
         self._overlay_worker = Worker(
             'posenet_overlay', self._overlays, self._draw, self._log_unexpected
@@ -342,7 +341,7 @@ class Pipeline:
             self._run_started = None
 
     def _answer(self, net: PoseNet, message: Image) -> Answer:
-        image = image_to_rgb(message, cv_bridge() if message.encoding in FOR_CV_BRIDGE else None)
+        image = rgb_of(message)
         (poses,) = net.estimate([image], self._parameters.of_all.decoder)
         height, width = image.shape[:2]
         return Answer(message.header, width, height, self._published(poses))

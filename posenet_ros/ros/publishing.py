@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks
@@ -12,6 +12,7 @@ except ImportError:  # ROS 2 Humble
 POSES_QOS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE
 )
+LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def no_events() -> PublisherEventCallbacks:

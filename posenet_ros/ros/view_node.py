@@ -15,7 +15,7 @@ from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.parameter import Parameter, parameter_value_to_python
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from rclpy.task import Future
 from sensor_msgs.msg import CompressedImage
@@ -28,12 +28,12 @@ from posenet_ros.msg import ModelInfo, PoseArray
 from posenet_ros.ros.declare_parameters import declare_parameters
 from posenet_ros.ros.node_parameters import NOT_SET
 from posenet_ros.ros.parameters import CAMERA_GROUPS, PARAMETERS, SPECS, ParameterSpec
+from posenet_ros.ros.publishing import LATCHED_QOS
 from posenet_ros.ros.serialized_image import read_compressed_image
 from posenet_ros.ros.topics import CAMERA_NAME
 from posenet_ros.view.server import ViewServer
 
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 LOST_SECONDS = 3.0  # without diagnostics, which come every second
 OLD_SECONDS = 2.0  # after which people are shown no more
 PARAMETER_SECONDS = 2.0  # between two looks at the parameters
@@ -187,7 +187,7 @@ class ViewNode(Node):
             self._common = [
                 self.create_subscription(DiagnosticArray, '/diagnostics', self._on_status, 10),
                 self.create_subscription(
-                    ModelInfo, f'{self._target}/model_info', self._on_model, LATCHED
+                    ModelInfo, f'{self._target}/model_info', self._on_model, LATCHED_QOS
                 ),
             ]
         for camera in cameras - self._subscriptions_of.keys():

@@ -207,7 +207,9 @@ def set_parameters(peer, **values):
     request = SetParametersAtomically.Request(
         parameters=[parameter(name, value) for name, value in values.items()]
     )
-    return peer.call(SetParametersAtomically, f'{NODE}/set_parameters_atomically', request).result
+    # Setting the same values again gives the same answer.
+    service = f'{NODE}/set_parameters_atomically'
+    return peer.call(SetParametersAtomically, service, request, tries=3).result
 
 
 def collect_status(peer):

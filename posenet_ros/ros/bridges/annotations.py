@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from foxglove_msgs.msg import Color, ImageAnnotations, Point2, PointsAnnotation, TextAnnotation
 
-from posenet_ros.ros.bridges.bridge import Frame, Person, TopicBridge
+from posenet_ros.ros.bridges.bridge import BONE_PIXELS, Frame, Person, TopicBridge
 
-BONE_PIXELS = 1 / 200  # of the image's longer side
-FONT_PIXELS = 1 / 40
+FONT_PIXELS = 1 / 40  # of the image's longer side
 CENTRE = 0.5  # of the first pixel, whose corner is the origin there
 
 

@@ -19,6 +19,7 @@ from posenet_ros.io.placing import upright
 from posenet_ros.ros.publishing import POSES_QOS, no_events
 
 Message = TypeVar('Message')
+BONE_PIXELS = 1 / 200  # the width of a line, of the image's longer side
 
 
 @dataclass(frozen=True)

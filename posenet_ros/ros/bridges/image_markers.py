@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import ImageMarker
 
-from posenet_ros.ros.bridges.bridge import Frame, TopicBridge
-
-BONE_PIXELS = 1 / 200  # of the image's longer side
+from posenet_ros.ros.bridges.bridge import BONE_PIXELS, Frame, TopicBridge
+from posenet_ros.ros.messages import duration
 
 
 class ImageMarkers(TopicBridge[ImageMarker]):
@@ -32,14 +30,13 @@ class ImageMarkers(TopicBridge[ImageMarker]):
 
     @staticmethod
     def _marker(frame: Frame, namespace: str, kind: int) -> ImageMarker:
-        seconds, part = divmod(frame.lifetime, 1.0)
         return ImageMarker(
             header=frame.header,
             ns=namespace,
             type=kind,
             action=ImageMarker.ADD if frame.people else ImageMarker.REMOVE,
             scale=BONE_PIXELS * max(frame.width, frame.height),
-            lifetime=Duration(sec=int(seconds), nanosec=int(part * 1e9)),
+            lifetime=duration(frame.lifetime),
         )
 
 
