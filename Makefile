@@ -11,6 +11,7 @@ IN_PARALLEL ?= -n 2 --dist loadgroup
 CASES ?= 1000000
 SEED ?= 1
 MINUTES ?= 60
+MANY_BAGS ?= 200
 # Of make mutants: a file of posenet_ros, and how many of its mutants (0: all).
 MODULE ?= posenet_ros/input_size.py
 MOST ?= 0
@@ -46,7 +47,7 @@ PACKAGE := CMakeLists.txt package.xml msg srv posenet_ros scripts examples launc
 SOURCES := CMakeLists.txt package.xml $(wildcard msg/*) $(wildcard srv/*) $(wildcard scripts/*) $(wildcard examples/*) \
   $(shell find posenet_ros launch config -type d -not -name __pycache__)
 
-.PHONY: help demo test quick test-launch test-security test-bridges test-cyclonedds test-view test-aarch64 fuzz soak coverage mutants env docs lint bench clean
+.PHONY: help demo test quick test-launch test-security test-bridges test-cyclonedds test-view test-recordings test-aarch64 fuzz soak coverage mutants env docs lint bench clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -112,6 +113,10 @@ test-cyclonedds: env ## the node over Cyclone DDS (DISTRO=jazzy CYCLONEDDS_SOURC
 test-view: env ## the page of posenet_view in Chromium, which has to be there
 	@$(IN_ENV) python -m pip --disable-pip-version-check install -q -r requirements/view.txt && \
 	  python -m pytest test/ros/test_view.py $(PYTEST_ARGS)
+
+test-recordings: env ## many bags in one process, over workers and on a Ray cluster (MANY_BAGS=200)
+	@$(IN_ENV) python -m pip --disable-pip-version-check install -q -r requirements/recordings.txt && \
+	  MANY_BAGS=$(MANY_BAGS) python -m pytest test/recordings $(PYTEST_ARGS)
 
 # A stand-in for a robot's distribution: ROS for the system's Python, none of our packages.
 $(BUILD)/distribution/.built: $(VENV)/.ready tools/create_distribution.py

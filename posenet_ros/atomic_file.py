@@ -184,6 +184,18 @@ def lock(held: int, path: Path) -> None:
         raise PoseNetError(f'another run is writing {path}')
 
 
+def is_written(path: Path) -> bool:
+    """Whether another run holds the lock of what it writes to `path`, a file or a folder."""
+    try:
+        held = os.open(partial_name(path), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not _flock(held)
+    finally:
+        os.close(held)
+
+
 def to_disk(path: Path) -> None:
     """Returns when what was written to a file, or the names in a folder, would survive a power cut.
 

@@ -35,7 +35,7 @@ from posenet_ros.core.preprocess import Letterbox, check_image, mirror, preproce
 from posenet_ros.errors import BackendError
 from posenet_ros.input_size import Size
 from posenet_ros.model.network import make_network
-from posenet_ros.stream import PoseStream
+from posenet_ros.stream import Look, PoseStream, brightness
 from posenet_ros.warm_up import compile_tracking
 
 PEOPLE_IN_A_CLOSEUP = 5
@@ -241,6 +241,16 @@ class PoseNet:
         """The poses of the next image of a camera or a video: see estimate_streams."""
         return self.estimate_streams([image], [stamp], [stream], config)[0]
 
+    def look(self, image: np.ndarray, config: DecoderConfig) -> Look:
+        """What an image shows on its own, for follow_look: images of a video in any order.
+
+        Raises:
+            ImageError, BackendError: as estimate.
+        """
+        with self._running([image]):
+            (poses,) = self._look([image], config)
+        return Look((image.shape[0], image.shape[1]), brightness(image), poses)
+
     def warm_up(self) -> None:
         """Runs each code path once, so that no compilation delays the first frame."""
         image = np.zeros((480, 640, 3), np.uint8)
@@ -417,8 +427,17 @@ class PoseNet:
         )
 
 
+def follow_look(look: Look, stamp: float, stream: PoseStream, config: DecoderConfig) -> list[Pose]:
+    """The poses of the next frame of a video, of which PoseNet.look was taken with this config.
+
+    Raises:
+        ValueError: as PoseStream.follow.
+    """
+    return _flipped([stream.follow(look, stamp)], [look], config)[0]
+
+
 def _flipped(
-    found: list[list[Pose]], images: Sequence[np.ndarray], config: DecoderConfig
+    found: list[list[Pose]], images: Sequence[np.ndarray | Look], config: DecoderConfig
 ) -> list[list[Pose]]:
     """The poses of each image, in the mirrored image if that is asked for; they are changed."""
     if config.flip_horizontal:

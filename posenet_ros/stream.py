@@ -6,8 +6,9 @@ PoseNet.estimate_stream runs the looks that a stream asks for.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,14 @@ from posenet_ros.input_size import Size
 # Two frames whose brightness has less in common, as a correlation, are of two scenes.
 SAME_SCENE = 0.3
 SAMPLES = 64  # pixels along each side of the image, to compare scenes
+
+
+class Look(NamedTuple):
+    """What one image shows on its own; PoseStream.follow makes a frame of a video of it."""
+
+    shape: Size  # of the image: height, width
+    scene: np.ndarray  # its brightness in few blocks, float32
+    poses: PoseArrays  # in pixels of the image
 
 
 class PoseStream:
@@ -98,20 +107,24 @@ class PoseStream:
         Raises:
             ValueError: the stamp is not finite.
         """
-        self._size: Size = image.shape[0], image.shape[1]
-        self._stamp = stamp
-        self._plan, self._tracked = None, False
-        if self.tracking:
-            self.tracker.advance(stamp)
-            change = self._scenes.see(image)
-            if change == NEW:
-                self.reset()
-            self._tracked = change != DOUBTFUL
+        size = image.shape[0], image.shape[1]
+        self._begin(size, stamp, lambda: brightness(image))
         if self._attention is None or not self._tracked or not follow:
             return Plan(True, [])
         self._predicted = self.tracker.predict(stamp)
         self._plan = self._attention.plan(self._predicted, self._size, stamp)
         return self._plan
+
+    def _begin(self, size: Size, stamp: float, scene: Callable[[], np.ndarray]) -> None:
+        self._size = size
+        self._stamp = stamp
+        self._plan, self._tracked = None, False
+        if self.tracking:
+            self.tracker.advance(stamp)
+            change = self._scenes.see(size, scene())
+            if change == NEW:
+                self.reset()
+            self._tracked = change != DOUBTFUL
 
     def newcomers(self, whole: PoseArrays) -> list[Closeup]:
         """Whom to look at closely of those in the whole image."""
@@ -148,6 +161,24 @@ class PoseStream:
             poses = self._smoother.update(poses, self._stamp)
         return poses
 
+    def follow(self, look: Look, stamp: float) -> list[Pose]:
+        """The poses of the next frame, with ids, from what PoseNet.look found in it before.
+
+        The result is that of PoseNet.estimate_stream, for every attention but people, where a look
+        depends on the frames before it.
+
+        Args:
+            look: of the frame.
+            stamp: of the frame, in seconds.
+
+        Raises:
+            ValueError: the stamp is not finite, or the model's attention is people.
+        """
+        if self._attention is not None:
+            raise ValueError('with attention people, frames have to be looked at one by one')
+        self._begin(look.shape, stamp, lambda: look.scene)
+        return self.end(look.poses)
+
 
 SAME, DOUBTFUL, NEW = range(3)
 
@@ -163,9 +194,8 @@ class _Scenes:
         self._scene = np.zeros(0, np.float32)
         self._doubtful = False  # the last frame
 
-    def see(self, image: np.ndarray) -> int:
-        """SAME, DOUBTFUL or NEW."""
-        size, scene = image.shape[:2], _brightness(image)
+    def see(self, size: Size, scene: np.ndarray) -> int:
+        """SAME, DOUBTFUL or NEW: an image of this size and brightness."""
         if self._size != size:
             change = SAME if self._size is None else NEW
         elif _alike(scene, self._scene):
@@ -178,8 +208,8 @@ class _Scenes:
         return change
 
 
-def _brightness(image: np.ndarray) -> np.ndarray:
-    """The image in few blocks, each the mean of four pixels, so that noise counts little."""
+def brightness(image: np.ndarray) -> np.ndarray:
+    """An image in few blocks, each the mean of four pixels, so that noise counts little."""
     rows, columns = (max(side // SAMPLES, 1) for side in image.shape[:2])
     sampled = image[::rows, ::columns].sum(axis=2, dtype=np.float32)
     if min(sampled.shape) < 2:

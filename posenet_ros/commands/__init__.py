@@ -18,6 +18,7 @@ from posenet_ros.commands import (
     evaluate,
     export,
     fetch,
+    frames,
     selftest,
 )
 from posenet_ros.commands.outputs import tell
@@ -31,7 +32,7 @@ EXIT_STATUSES = """exit status:
   129, 130, 143  ended by SIGHUP, Ctrl-C, SIGTERM; what was finished is in NAME.partial.*
 
 each command has its own help and examples: posenet estimate --help"""
-SUBCOMMANDS = (estimate, bag, evaluate, compare, build_engine, selftest, export, fetch)
+SUBCOMMANDS = (estimate, bag, frames, evaluate, compare, build_engine, selftest, export, fetch)
 
 
 class HelpFormatter(argparse.HelpFormatter):

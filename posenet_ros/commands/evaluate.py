@@ -20,9 +20,15 @@ from posenet_ros.commands.options import (
 )
 from posenet_ros.commands.outputs import Problems, check_outputs, say, warn, write_json
 from posenet_ros.commands.progress_bar import with_progress
+from posenet_ros.commands.worker_options import (
+    add_worker_options,
+    in_this_process,
+    opened_workers,
+    runtime_of_workers,
+)
 from posenet_ros.config import DecoderConfig, ModelConfig, RuntimeConfig
 from posenet_ros.core.keypoints import MIN_POSE_SCORE
-from posenet_ros.errors import ConfigError, ImageError, LabelError, PoseNetError
+from posenet_ros.errors import ConfigError, LabelError, PoseNetError
 from posenet_ros.evaluation.accuracy import Accuracy, accuracy
 from posenet_ros.evaluation.labels import Photo, read_labels, read_predictions, to_results
 from posenet_ros.evaluation.settings import (
@@ -33,8 +39,10 @@ from posenet_ros.evaluation.settings import (
     evaluate,
     evaluate_fast_ones,
     frontier,
+    is_there,
     read_photo,
 )
+from posenet_ros.evaluation.spread import evaluate_fast_ones_over, evaluate_over
 
 PLOT_SUFFIXES = ('.png', '.svg', '.pdf', '.jpg')
 MOST_NAMES = 20  # settings whose names are all drawn; of more, only those on the frontier
@@ -42,6 +50,7 @@ MOST_NAMES = 20  # settings whose names are all drawn; of more, only those on th
 
 EXAMPLES = """examples:
   posenet evaluate photos/ labels.json
+  posenet evaluate recordings/ labels.json --node --tune 50 --workers 4
   posenet evaluate photos/ labels.json --setting 'node: --node' --json scores.json"""
 
 
@@ -53,9 +62,18 @@ def add_parser(commands: Any) -> None:
         'mean agreement (OKS) over all labelled people, how many of them are found, false people '
         'and milliseconds. Needs pycocotools (pip install posenet_ros[evaluate]).',
     )
-    parser.add_argument('images', type=Path, metavar='IMAGES', help='folder of the photos')
     parser.add_argument(
-        'annotations', type=Path, metavar='ANNOTATIONS.json', help="in COCO's keypoint format"
+        'images',
+        type=Path,
+        metavar='IMAGES',
+        help='folder of the photos; or a bag or a folder of bags, whose frames posenet frames took',
+    )
+    parser.add_argument(
+        'annotations',
+        type=Path,
+        nargs='?',
+        metavar='ANNOTATIONS.json',
+        help="in COCO's keypoint format (IMAGES.json, or labels.json in IMAGES)",
     )
     parser.add_argument(
         '--setting',
@@ -108,6 +126,7 @@ def add_parser(commands: Any) -> None:
         metavar='FOLDER',
         help='write the poses of each setting as a COCO results file',
     )
+    add_worker_options(parser)
     add_estimation_options(parser)
     parser.set_defaults(run=run)
 
@@ -125,15 +144,14 @@ def run(options: argparse.Namespace) -> None:
     if options.tune is not None:
         if 'node' not in options:
             options.node = Path()  # what is proposed is for the node
-        tried = evaluate_fast_ones(
-            with_progress(list(candidates(_setting('as given', options)))),
-            photos,
-            options.images,
-            options.min_score,
-            options.tune,
-        )
+        tried = _tried(options, photos)
         settings = [setting for setting, _ in tried]
         evaluations += [evaluation for _, evaluation in tried]
+    elif not in_this_process(options):
+        with opened_workers(options, runtime_of_workers(options)) as workers:
+            evaluations += evaluate_over(
+                workers, settings, photos, options.images, options.min_score, with_progress
+            )
     else:
         try:
             evaluations += evaluate(
@@ -162,6 +180,27 @@ def run(options: argparse.Namespace) -> None:
     problems.raise_if_any('photos', len(photos))
 
 
+def _tried(
+    options: argparse.Namespace, photos: Sequence[Photo]
+) -> list[tuple[Setting, Evaluation]]:
+    """The settings of --tune that are fast enough, and what became of them."""
+    tried = list(candidates(_setting('as given', options)))
+    if in_this_process(options):
+        return evaluate_fast_ones(
+            with_progress(tried), photos, options.images, options.min_score, options.tune
+        )
+    with opened_workers(options, runtime_of_workers(options)) as workers:
+        return evaluate_fast_ones_over(
+            workers,
+            tried,
+            photos,
+            options.images,
+            options.min_score,
+            options.tune,
+            with_progress,
+        )
+
+
 def _tell_unfinished(
     stop: EvaluationInterrupted,
     num_photos: int,
@@ -188,8 +227,25 @@ def _predictions(options: argparse.Namespace) -> list[Path]:
     return [] if folder is None else sorted(folder.glob('[0-9]*.json'))
 
 
+def _labels_beside(images: Path) -> Path:
+    """Where the labels of photos or bags are, if it is not said.
+
+    Raises:
+        LabelError: there are none.
+    """
+    places = [images.with_suffix('.json'), Path(f'{images}.json'), images / 'labels.json']
+    for path in places:
+        if path.is_file():
+            return path
+    raise LabelError(f'there are no labels for {images}: neither {places[1]} nor {places[2]}')
+
+
 def _check(options: argparse.Namespace) -> None:
     """Refuses what would fail only after minutes of work."""
+    runtime_of_workers(options)
+    if options.annotations is None:
+        options.annotations = _labels_beside(options.images)
+    options.images = options.images.absolute()  # as workers see it
     if not 0 <= options.min_score <= 1:
         raise ConfigError(f'Invalid --min-score {options.min_score}. Should be from 0 to 1')
     if options.tune is not None and not (options.tune > 0 and math.isfinite(options.tune)):
@@ -228,7 +284,7 @@ def _photos(options: argparse.Namespace, read: bool, problems: Problems) -> list
     photos = read_labels(options.annotations, where)
     if not read:
         return photos
-    there = [photo for photo in photos if (options.images / photo.file_name).is_file()]
+    there = [photo for photo in photos if is_there(photo, options.images)]
     known = {photo.id for photo in there}
     missing = [photo.file_name for photo in photos if photo.id not in known]
     if not there:
@@ -245,7 +301,7 @@ def _photos(options: argparse.Namespace, read: bool, problems: Problems) -> list
     for photo in there:  # before minutes of work
         try:
             read_photo(photo, options.images)
-        except (ImageError, LabelError) as error:
+        except PoseNetError as error:
             problems.add(error)
         else:
             good.append(photo)
@@ -280,12 +336,13 @@ def _settings(options: argparse.Namespace) -> list[Setting]:
 
 
 def _setting(name: str, options: argparse.Namespace) -> Setting:
+    # Threads that spin would slow down the other settings; and the node's do not.
+    runtime = config_from(RuntimeConfig, options)
     return Setting(
         name,
         config_from(ModelConfig, options),
         config_from(DecoderConfig, options),
-        # Threads that spin would slow down the other settings; and the node's do not.
-        config_from(RuntimeConfig, options),
+        runtime if in_this_process(options) else runtime_of_workers(options),
     )
 
 

@@ -103,11 +103,22 @@ def stream_from(
     Raises:
         ConfigError: a value is not allowed.
     """
+    tracker, smoothing = tracking_from(options, config)
+    return PoseStream(config, tracker, smoothing, ids)
+
+
+def tracking_from(
+    options: argparse.Namespace, config: ModelConfig
+) -> tuple[TrackerConfig | None, bool]:
+    """How people are tracked, None where they are not; and whether they are smoothed.
+
+    Raises:
+        ConfigError: a value is not allowed.
+    """
     values = {**(_node_parameters(options.node) if 'node' in options else {}), **vars(options)}
     tracker = config_from(TrackerConfig, options)
-    smoothing = values.get('smoothing', False)
     tracking = values.get('tracking', True) or config.attention == 'people'
-    return PoseStream(config, tracker if tracking else None, smoothing, ids)
+    return (tracker if tracking else None), values.get('smoothing', False)
 
 
 def config_from(config: type[Config], options: argparse.Namespace) -> Config:

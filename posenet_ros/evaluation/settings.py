@@ -20,6 +20,7 @@ from posenet_ros.estimator import PoseNet
 from posenet_ros.evaluation.accuracy import Accuracy, accuracy
 from posenet_ros.evaluation.labels import Photo
 from posenet_ros.io.photos import read_image
+from posenet_ros.recordings.frames import is_frame_name, read_frame
 
 # What `tune` tries: input sizes, precisions of CPUs and of GPUs, and close-ups.
 RESOLUTIONS = (193, 257, 321, 385, 449, 513, 641)
@@ -122,38 +123,64 @@ def evaluate(
             for photo in progress(photos, len(photos)):
                 image = read_photo(photo, folder)
                 for i, (setting, net) in enumerate(zip(settings, nets, strict=True)):
-                    size = setting.model.input_size(*image.shape[:2])
-                    if size not in known[i]:
-                        known[i].add(size)
-                        net.estimate([image], setting.decoder)
-                    started = time.perf_counter()
-                    poses[i][photo.id] = net.estimate([image], setting.decoder)[0]
-                    times[i].append(1000 * (time.perf_counter() - started))
+                    poses[i][photo.id], milliseconds = estimate_timed(net, setting, image, known[i])
+                    times[i].append(milliseconds)
                 done.append(photo)
         except (KeyboardInterrupt, SystemExit) as error:
             if not done:
                 raise
             interruption = error
     evaluations = []
-    for setting, found, milliseconds in zip(settings, poses, times, strict=True):
+    for setting, found, taken in zip(settings, poses, times, strict=True):
         of_done = {photo.id: found[photo.id] for photo in done}
         result = accuracy(done, of_done, input_scale(setting.model), min_score)
-        evaluations.append(
-            Evaluation(setting.name, result, of_done, tuple(milliseconds[: len(done)]))
-        )
+        evaluations.append(Evaluation(setting.name, result, of_done, tuple(taken[: len(done)])))
     if interruption is not None:
         raise EvaluationInterrupted(evaluations, len(done), interruption)
     return evaluations
 
 
+def estimate_timed(
+    net: PoseNet, setting: Setting, image: np.ndarray, known: set[tuple[int, int]]
+) -> tuple[list[Pose], float]:
+    """The poses of an image, and how many milliseconds they took.
+
+    Args:
+        net: of the setting.
+        setting: of the decoder.
+        image: uint8 RGB (H, W, 3).
+        known: input sizes that have run before; another one runs twice, and is added.
+    """
+    size = setting.model.input_size(*image.shape[:2])
+    if size not in known:
+        known.add(size)
+        net.estimate([image], setting.decoder)
+    started = time.perf_counter()
+    poses = net.estimate([image], setting.decoder)[0]
+    return poses, 1000 * (time.perf_counter() - started)
+
+
+def is_there(photo: Photo, folder: Path) -> bool:
+    """Whether a photo is a file of a folder, or by its name a frame of a bag."""
+    return (folder / photo.file_name).is_file() or is_frame_name(folder, photo.file_name)
+
+
 def read_photo(photo: Photo, folder: Path) -> np.ndarray:
     """The pixels of a labelled photo, as uint8 RGB (H, W, 3).
 
+    Args:
+        photo: of the labels.
+        folder: of photos; or a bag, or a folder of bags, whose frames they are.
+
     Raises:
         ImageError: it cannot be read.
+        PoseNetError: a bag cannot be read.
         LabelError: its labels are for another size.
     """
-    image = read_image(folder / photo.file_name)
+    if (folder / photo.file_name).is_file():
+        image = read_image(folder / photo.file_name)
+    else:
+        image = read_frame(folder, photo.file_name)
     if image.shape[:2] != (photo.height, photo.width):
         raise LabelError(
             f'{folder / photo.file_name} is {image.shape[1]} x {image.shape[0]} pixels, and its '
@@ -205,6 +232,11 @@ def candidates(base: Setting) -> Iterator[Setting]:
                 )
 
 
+def some_of(photos: Sequence[Photo]) -> Sequence[Photo]:
+    """A few photos, to find out how fast a setting is."""
+    return photos[:: max(1, len(photos) // PHOTOS_TO_TIME)]
+
+
 def evaluate_fast_ones(
     settings: Iterable[Setting],
     photos: Sequence[Photo],
@@ -216,7 +248,7 @@ def evaluate_fast_ones(
 
     Only one is loaded at a time.
     """
-    some = photos[:: max(1, len(photos) // PHOTOS_TO_TIME)]
+    some = some_of(photos)
     results = []
     for setting in settings:
         (tried,) = evaluate([setting], some, folder)

@@ -1,7 +1,4 @@
-"""rosbag2 in, rosbag2 out: the poses of recorded images, at the images' times.
-
-DEFINITIONS repeats msg/*.msg, which an installed library does not have; a test compares them.
-"""
+"""Bag in, rosbag2 out: the poses of recorded images, at the images' times."""
 
 from __future__ import annotations
 
@@ -9,25 +6,20 @@ import contextlib
 import functools
 import itertools
 import logging
-import os
 import re
-import shutil
-import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
-from posenet_ros.atomic_file import lock, partial_name
 from posenet_ros.core.decode import Pose
-from posenet_ros.core.keypoints import SNAKE_CASE_NAMES
 from posenet_ros.errors import ImageError, PoseNetError
-from posenet_ros.io.bag_file import Bag, Record, Topic
-from posenet_ros.io.bag_space import BagSpace, Placed
+from posenet_ros.io.bag_file import Bag, Part, Record, Topic
+from posenet_ros.io.bag_space import BagSpace
+from posenet_ros.io.bag_writer import IMAGE_TYPE, PoseBagWriter, typestore
 from posenet_ros.io.draw import draw_poses
 from posenet_ros.io.image_message import (
     compressed_to_rgb,
@@ -36,180 +28,17 @@ from posenet_ros.io.image_message import (
     no_picture,
     stamp_seconds,
 )
-from posenet_ros.space.lift import Pose3D
-from posenet_ros.space.pairing import NANOSECONDS
 
-IMAGE_TYPE = 'sensor_msgs/msg/Image'
+if TYPE_CHECKING:  # needs an optional package
+    from posenet_ros.io.pose_table import PoseTable
+
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
-STORAGE_FORMATS = {'mcap': StoragePlugin.MCAP, 'sqlite3': StoragePlugin.SQLITE3}
 
 logger = logging.getLogger('posenet_ros')
 
-DEFINITIONS = {
-    'posenet_ros/msg/Keypoint': '\n'.join(
-        [
-            *(f'uint8 {name.upper()}={i}' for i, name in enumerate(SNAKE_CASE_NAMES)),
-            'uint8 id\nfloat32 x\nfloat32 y\nfloat32 score\nfloat32 deviation',
-        ]
-    ),
-    'posenet_ros/msg/PersonPose': 'int32 UNTRACKED=-1\nint32 track_id\nfloat32 score\n'
-    'Keypoint[17] keypoints',
-    'posenet_ros/msg/PoseArray': 'std_msgs/Header header\nuint32 image_width\nuint32 image_height\n'
-    'PersonPose[] poses',
-    'posenet_ros/msg/Keypoint3D': 'uint8 UNKNOWN=0\nuint8 MEASURED=1\nuint8 INFERRED=2\n'
-    'uint8 id\nuint8 state\nfloat32 x\nfloat32 y\nfloat32 z\nfloat32 deviation_along\n'
-    'float32 deviation_across',
-    'posenet_ros/msg/PersonPose3D': 'int32 track_id\nfloat32 score\nuint8 UNKNOWN=0\n'
-    'uint8 MEASURED=1\nuint8 INFERRED=2\nuint8 GUESSED=3\nuint8 torso_state\n'
-    'geometry_msgs/PoseWithCovariance torso\nbool heading_known\nKeypoint3D[17] keypoints',
-    'posenet_ros/msg/PoseArray3D': 'std_msgs/Header header\n'
-    'builtin_interfaces/Time depth_stamp\nPersonPose3D[] poses',
-}
 
-
-class PoseBagWriter:
-    """Writes a bag of poses, which appears under its name when the block succeeds.
-
-    Args:
-        path: of the new bag, a folder.
-        storage: mcap or sqlite3.
-    """
-
-    def __init__(self, path: Path, storage: str) -> None:
-        self._path = path
-        self._storage = STORAGE_FORMATS[storage]
-        self._store = typestore()
-        self._connections: dict[tuple[str, str], Any] = {}
-
-    def __enter__(self) -> PoseBagWriter:
-        if os.path.lexists(self._path):
-            raise PoseNetError(f'{self._path} exists already')
-        if not self._path.parent.is_dir():
-            raise PoseNetError(f'cannot write {self._path}: there is no folder {self._path.parent}')
-        # The files of a bag carry its name: the partial bag has that name, in another folder.
-        self._partial = partial_name(self._path)
-        inside = self._partial / self._path.name
-        try:
-            if self._partial.exists() and {path.name for path in self._partial.iterdir()} - {
-                inside.name
-            }:
-                raise PoseNetError(f'{self._partial} is in the way: it is no bag of an earlier run')
-            self._partial.mkdir(exist_ok=True)
-            self._held = os.open(self._partial, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError as error:
-            raise PoseNetError(f'cannot write {self._path}: {error.strerror}') from error
-        try:
-            lock(self._held, self._partial)
-            shutil.rmtree(inside, ignore_errors=True)
-            with self._errors():
-                self._writer = Writer(inside, version=9, storage_plugin=self._storage)
-                self._writer.open()
-        except BaseException:
-            os.close(self._held)
-            raise
-        return self
-
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        try:
-            with self._errors() if kind is None else contextlib.suppress(Exception):
-                self._writer.close()
-            if kind is None:
-                with self._errors():
-                    (self._partial / self._path.name).rename(self._path)
-            if kind is None or not self._connections:
-                shutil.rmtree(self._partial, ignore_errors=True)
-        finally:
-            os.close(self._held)
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, sqlite3.Error, WriterError) as error:
-            raise PoseNetError(f'cannot write {self._path}: {error}') from error
-
-    def write_poses(
-        self, topic: str, time: int, header: Any, width: int, height: int, poses: Sequence[Pose]
-    ) -> None:
-        """Adds a PoseArray at a time of the bag, in nanoseconds; `header` is the image's."""
-        types = self._store.types
-        people = [
-            types['posenet_ros/msg/PersonPose'](
-                track_id=pose.track_id,
-                score=pose.score,
-                keypoints=[
-                    types['posenet_ros/msg/Keypoint'](
-                        id=index, x=x, y=y, score=score, deviation=deviation
-                    )
-                    for index, ((x, y), score, deviation) in enumerate(pose.rows())
-                ],
-            )
-            for pose in poses
-        ]
-        message = types['posenet_ros/msg/PoseArray'](
-            header=header, image_width=width, image_height=height, poses=people
-        )
-        self._write(topic, time, message)
-
-    def write_people(self, placed: Placed) -> None:
-        """Adds a PoseArray3D on TOPIC/poses_3d, at the image's time in the bag."""
-        types = self._store.types
-        seconds, nanoseconds = divmod(placed.depth_stamp, NANOSECONDS)
-        message = types['posenet_ros/msg/PoseArray3D'](
-            header=placed.header,
-            depth_stamp=types['builtin_interfaces/msg/Time'](sec=seconds, nanosec=nanoseconds),
-            poses=[self._person(person) for person in placed.people],
-        )
-        self._write(f'{placed.topic}/poses_3d', placed.time, message)
-
-    def _person(self, person: Pose3D) -> Any:
-        types = self._store.types
-        (x, y, z), (a, b, c, w) = person.torso.tolist(), person.orientation()
-        torso = types['geometry_msgs/msg/PoseWithCovariance'](
-            pose=types['geometry_msgs/msg/Pose'](
-                position=types['geometry_msgs/msg/Point'](x=x, y=y, z=z),
-                orientation=types['geometry_msgs/msg/Quaternion'](x=a, y=b, z=c, w=w),
-            ),
-            covariance=person.covariance().reshape(-1),
-        )
-        return types['posenet_ros/msg/PersonPose3D'](
-            track_id=person.track_id,
-            score=person.score,
-            torso_state=person.torso_state,
-            torso=torso,
-            heading_known=person.heading_known,
-            keypoints=[
-                types['posenet_ros/msg/Keypoint3D'](
-                    id=index, state=state, x=x, y=y, z=z, deviation_along=along,
-                    deviation_across=across,
-                )
-                for index, (state, (x, y, z), along, across) in enumerate(person.rows())
-            ],
-        )  # fmt: skip
-
-    def write_image(self, topic: str, time: int, header: Any, image: np.ndarray) -> None:
-        """Adds an Image of uint8 RGB."""
-        height, width = image.shape[:2]
-        message = self._store.types[IMAGE_TYPE](
-            header=header,
-            height=height,
-            width=width,
-            encoding='rgb8',
-            is_bigendian=0,
-            step=3 * width,
-            data=image.reshape(-1),
-        )
-        self._write(topic, time, message)
-
-    def _write(self, topic: str, time: int, message: Any) -> None:
-        kind = message.__msgtype__
-        if (topic, kind) not in self._connections:
-            self._connections[topic, kind] = self._writer.add_connection(
-                topic, kind, typestore=self._store
-            )
-        data = self._store.serialize_cdr(message, kind)
-        with self._errors():
-            self._writer.write(self._connections[topic, kind], time, data)
+class LooksDiffer(PoseNetError):
+    """What was seen before in a bag is not what is read of it now."""
 
 
 @functools.lru_cache
@@ -217,29 +46,22 @@ def _ros1_types() -> Typestore:
     return get_typestore(Stores.ROS1_NOETIC)
 
 
-@functools.lru_cache
-def typestore() -> Typestore:
-    """The standard message types, and ours."""
-    store = get_typestore(Stores.LATEST)
-    types: dict[str, Any] = {}
-    for name, text in DEFINITIONS.items():
-        types.update(get_types_from_msg(text, name))
-    store.register(types)
-    return store
-
-
 def add_poses(
     source: Path,
     target: Path,
-    poses_of: Callable[[np.ndarray, str, float], Sequence[Pose]],
+    poses_of: Callable[[Any, str, float], Sequence[Pose]],
     *,
+    looks: Iterator[Any] | None = None,
     topics: Sequence[str] = (),
     annotated: bool = False,
     flipped: bool = False,
     storage: str = 'mcap',
     lift: bool = False,
     depth: str | None = None,
-    progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
+    table: PoseTable | None = None,
+    notes: Callable[[dict[str, int]], Mapping[str, str]] = lambda counts: {},
+    replace: bool = False,
+    expect: Callable[[int], None] = lambda images: None,
     problem: Callable[[str], None] = logger.warning,
     note: Callable[[str], None] = logger.info,
 ) -> dict[str, int]:
@@ -252,14 +74,20 @@ def add_poses(
     Args:
         source: a rosbag2 folder, MCAP or sqlite3, or a bag of ROS 1.
         target: of the new bag. Until it is complete it is the folder NAME.partial.
-        poses_of: poses of a uint8 RGB image, given its topic and its stamp in seconds.
+        poses_of: poses of a uint8 RGB image, given its topic and its stamp in seconds; of one of
+            the `looks` where there are any.
+        looks: what was seen before in the images that are read, in their order: an object with the
+            image's `shape`, or the ImageError that it gave. The images are not decoded then.
         topics: to read; all of Image and CompressedImage where there are none.
         annotated: also write drawn images.
         flipped: the poses are those of the mirrored image, which is what is drawn on.
         storage: of the new bag, mcap or sqlite3.
         lift: also place people in space: a PoseArray3D on TOPIC/poses_3d.
         depth: topic of the depth images for that; None: by the usual size of people.
-        progress: wraps the messages, given their number.
+        table: also takes the people.
+        notes: what to keep about the new bag in its metadata's custom_data, given the counts.
+        replace: an earlier bag of the same name, once this one is complete.
+        expect: called with the number of images before the first one.
         problem: called with what cannot be read, and why.
         note: called with what is left out, and is no problem: topics of depth images.
 
@@ -268,19 +96,25 @@ def add_poses(
 
     Raises:
         PoseNetError: the bag cannot be read or written, has no such images, or none can be read.
+        LooksDiffer: there are more or fewer looks than images; then nothing is written.
     """
     counts = {'images': 0, 'people': 0, 'broken': 0}
     with Bag(source, problem) as bag:
-        chosen = _chosen_topics(bag, source, topics)
-        if not topics:
-            chosen = list(_of_pictures(bag, chosen, note))
-        chosen = [topic for topic in chosen if topic.name != depth]
+        chosen = _topics_to_read(bag, source, topics, depth, note)
         # Its first image is looked at before anything is written.
         space = BagSpace(bag, chosen, depth, flipped, _message, problem) if lift else None
-        images = _images(bag, chosen, source, problem, counts, space)
-        with PoseBagWriter(target, storage) as writer:
-            total = sum(bag.topics[topic] for topic in chosen)
-            for topic, time, message, image in progress(images, total):
+        images = _images(bag, chosen, source, problem, counts, space, looks)
+        with PoseBagWriter(target, storage, replace) as writer:
+
+            def write_people(everything: bool = False) -> None:
+                for placed in space.ready(everything) if space is not None else ():
+                    writer.write_people(placed)
+                    if table is not None:
+                        image = placed.topic, placed.time, placed.header, placed.shape
+                        table.add(*image, placed.poses, placed.people)
+
+            expect(sum(bag.topics[topic] for topic in chosen))
+            for topic, time, message, image in images:
                 poses = poses_of(image, topic.name, _seconds(message.header, time))
                 counts['images'] += 1
                 counts['people'] += len(poses)
@@ -289,22 +123,60 @@ def add_poses(
                 writer.write_poses(name, time, message.header, width, height, poses)
                 if space is not None:
                     space.add(topic.name, time, message.header, width, height, poses)
-                    for placed in space.ready():
-                        writer.write_people(placed)
+                    write_people()
+                elif table is not None:
+                    table.add(topic.name, time, message.header, (height, width), poses)
                 if annotated:
                     canvas = np.empty(image.shape, np.uint8)
                     copy_rgb(image[:, ::-1] if flipped else image, canvas)
                     draw_poses(canvas, poses)
                     writer.write_image(f'{topic.name}/annotated', time, message.header, canvas)
-            if space is not None:
-                for placed in space.ready(everything=True):
-                    writer.write_people(placed)
+            write_people(everything=True)
             if counts['images'] == 0:
                 raise PoseNetError(
                     f'no image of {source} could be read, of {counts["broken"]} on '
                     f'{", ".join(topic.name for topic in chosen)}'
                 )
+            writer.keep_notes(notes(counts))
     return counts
+
+
+def bag_parts(
+    source: Path, topics: Sequence[str], depth: str | None, most: int
+) -> tuple[list[Part], int]:
+    """Cuts a bag into parts of about `most` images each, in the bag's order; and how many images.
+
+    Raises:
+        PoseNetError: the bag cannot be read, or has no such images.
+    """
+    told: list[str] = []
+    with Bag(source, told.append) as bag:
+        chosen = _topics_to_read(bag, source, topics, depth, told.append)
+        return bag.parts(chosen, most), sum(bag.topics[topic] for topic in chosen)
+
+
+def bag_looks(
+    source: Path,
+    topics: Sequence[str],
+    depth: str | None,
+    part: Part,
+    look: Callable[[np.ndarray], Any],
+) -> list[Any] | None:
+    """What a part of a bag shows, for add_poses: of each image a look, or the ImageError it gave.
+
+    Returns:
+        None if the part is damaged: the bag has to be read from its beginning then.
+    """
+    damages: list[str] = []
+    looks: list[Any] = []
+    with Bag(source, lambda problem: None) as bag:
+        chosen = _topics_to_read(bag, source, topics, depth, lambda note: None)
+        for record in bag.records(chosen, part, damages.append):
+            try:
+                looks.append(look(_to_rgb(_message(record))))
+            except ImageError as error:
+                looks.append(error)
+    return None if damages else looks
 
 
 def _seconds(header: Any, time: int) -> float:
@@ -323,31 +195,64 @@ def check_bag(source: Path, topics: Sequence[str] = ()) -> None:
             raise PoseNetError('. '.join([str(error), *told])) from error
 
 
-def bag_images(
-    source: Path, chosen: Callable[[int], list[int]], problem: Callable[[str], None]
-) -> Iterator[np.ndarray]:
-    """Some images of a bag, as uint8 RGB (H, W, 3).
+class Frame(NamedTuple):
+    """An image of a bag."""
+
+    topic: str
+    time: int  # in the bag, nanoseconds
+    image: np.ndarray  # uint8 RGB (H, W, 3)
+
+
+def bag_frames(
+    source: Path,
+    chosen: Callable[[int], list[int]],
+    problem: Callable[[str], None],
+    topics: Sequence[str] = (),
+) -> Iterator[Frame]:
+    """Some images of a bag.
 
     Args:
         source: a rosbag2 folder, MCAP or sqlite3, or a bag of ROS 1.
         chosen: which images to take, given their number.
         problem: called with what cannot be read, and why.
+        topics: to read; all of images where there are none.
 
     Raises:
         PoseNetError: the bag cannot be read.
         ImageError: it has no images.
     """
     with Bag(source, problem) as bag:
-        topics = _of_pictures(bag, _chosen_topics(bag, source, ()), logger.info)
-        wanted = set(chosen(sum(bag.topics[topic] for topic in topics)))
+        read = _topics_to_read(bag, source, topics, None, logger.info)
+        wanted = set(chosen(sum(bag.topics[topic] for topic in read)))
         told = _Limited(problem)
-        for i, record in enumerate(bag.records(topics)):
+        for i, record in enumerate(bag.records(read)):
             if i in wanted:
                 try:
-                    yield np.array(_to_rgb(_message(record)))
+                    image = np.array(_to_rgb(_message(record)))
+                    yield Frame(record.topic.name, record.time, image)
                 except ImageError as error:
                     told.add(record.topic, error)
         told.close()
+
+
+def bag_frame(source: Path, name: str, time: int) -> np.ndarray:
+    """The image of a topic that lies at a time of a bag, uint8 RGB (H, W, 3).
+
+    Args:
+        source: as in bag_frames.
+        name: of the topic.
+        time: in the bag, in nanoseconds.
+
+    Raises:
+        PoseNetError: the bag cannot be read.
+        ImageError: it has no such image, or it cannot be read.
+    """
+    with Bag(source, logger.info) as bag:
+        topics = _chosen_topics(bag, source, [name])
+        for file in range(bag.num_files):
+            for record in bag.records(topics, Part(file, time, time + 1)):
+                return np.array(_to_rgb(_message(record)))
+    raise ImageError(f'{source} has no image on {name} at {time} ns')
 
 
 def _chosen_topics(bag: Bag, source: Path, names: Sequence[str]) -> list[Topic]:
@@ -374,12 +279,26 @@ def _chosen_topics(bag: Bag, source: Path, names: Sequence[str]) -> list[Topic]:
     return chosen
 
 
+def _topics_to_read(
+    bag: Bag,
+    source: Path,
+    names: Sequence[str],
+    depth: str | None,
+    note: Callable[[str], None],
+) -> list[Topic]:
+    """The topics of images: those with these names, or all that are not of depth images."""
+    chosen = _chosen_topics(bag, source, names)
+    if not names:
+        chosen = list(_of_pictures(bag, chosen, note))
+    return [topic for topic in chosen if topic.name != depth]
+
+
 def _of_pictures(bag: Bag, topics: Sequence[Topic], note: Callable[[str], None]) -> Sequence[Topic]:
     """The topics whose first image is a picture; all of them if none is."""
     good = []
     for topic in topics:
         reason = ''
-        for record in itertools.islice(bag.records([topic]), 1):
+        for record in itertools.islice(bag.records([topic], damaged=lambda problem: None), 1):
             with contextlib.suppress(ImageError):  # a broken image may still be one of colours
                 reason = no_picture(_message(record))
         if reason:
@@ -396,8 +315,11 @@ def _images(
     problem: Callable[[str], None],
     counts: dict[str, int],
     space: BagSpace | None,
-) -> Iterator[tuple[Topic, int, Any, np.ndarray]]:
+    looks: Iterator[Any] | None,
+) -> Iterator[tuple[Topic, int, Any, Any]]:
     """The images that can be read, with their topic, time and message; counts the broken ones.
+
+    With `looks`, those instead of the images.
 
     What `space` wants to see goes there.
     """
@@ -412,15 +334,23 @@ def _images(
                 told.add(record.topic, error)
             continue
         read += 1
+        image: Any
         try:
             message = _message(record)
-            image = _to_rgb(message)
+            if looks is None:
+                image = _to_rgb(message)
+            elif (image := next(looks, None)) is None:
+                raise LooksDiffer(f'{source} has more images than were looked at')
+            elif isinstance(image, ImageError):
+                raise image
         except ImageError as error:
             counts['broken'] += 1
             told.add(record.topic, error)
             continue
         yield record.topic, record.time, message, image
     told.close()
+    if looks is not None and next(looks, None) is not None:
+        raise LooksDiffer(f'{source} has fewer images than were looked at')
     claims = sum(bag.claimed.get(name, 0) for name in {topic.name for topic in topics})
     if read < claims:
         problem(f'{source}: {read} images can be read of the {claims} that its metadata claim')

@@ -14,13 +14,14 @@ import sqlite3
 import struct
 import tempfile
 from collections.abc import Callable, Collection, Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 import yaml
 import zstandard
-from mcap.reader import make_reader
+from mcap.reader import McapReader, make_reader
 from mcap.records import Channel, Message, Schema
 from mcap.stream_reader import StreamReader
 from rosbags.rosbag1 import Reader, ReaderError
@@ -44,14 +45,27 @@ class Record(NamedTuple):
     data: bytes
 
 
+class Part(NamedTuple):
+    """A part of a bag: what one of its files has from one time until before another."""
+
+    file: int  # which of the bag's files
+    start: int | None = None  # nanoseconds
+    end: int | None = None
+
+
 class _File(Protocol):
     """A file of a bag. A damaged one raises _Damaged when its messages end."""
 
     def topics(self) -> dict[Topic, int]:
         """The topics, and how many messages each has."""
 
-    def records(self, topics: Collection[Topic]) -> Iterator[Record]:
-        """The messages of some topics, by their time."""
+    def records(
+        self, topics: Collection[Topic], start: int | None = None, end: int | None = None
+    ) -> Iterator[Record]:
+        """The messages of some topics, by their time: from `start` until before `end`."""
+
+    def cuts(self, topics: Collection[Topic], most: int) -> list[int]:
+        """Times that cut the file into parts of about `most` messages; none if it is damaged."""
 
 
 class _Damaged(Exception):
@@ -88,16 +102,44 @@ class Bag:
             self.close()
             raise PoseNetError(f'{path} is not a bag that can be read: {_reason(error)}') from error
 
-    def records(self, topics: Collection[Topic]) -> Iterator[Record]:
-        """The messages of some topics, file by file, by their time in each."""
-        for file in self._files:
+    @property
+    def num_files(self) -> int:
+        """Files of the bag that can be read."""
+        return len(self._files)
+
+    def records(
+        self,
+        topics: Collection[Topic],
+        part: Part | None = None,
+        damaged: Callable[[str], None] | None = None,
+    ) -> Iterator[Record]:
+        """The messages of some topics, file by file, by their time in each.
+
+        Args:
+            topics: to read.
+            part: to read; None for everything.
+            damaged: called with what is damaged; None tells it as a problem.
+        """
+        parts = [Part(i) for i in range(len(self._files))] if part is None else [part]
+        for file, start, end in parts:
             try:
-                for record in file.records(topics):
+                for record in self._files[file].records(topics, start, end):
+                    if (start or 0) > record.time or (end is not None and end <= record.time):
+                        continue  # a file without an index
                     if record.data.startswith(_ZSTANDARD):  # CDR begins with zeros
                         record = record._replace(data=_decompressed(record.data))
                     yield record
             except _Damaged as error:
-                self._problem(f'{self._path}: {error}')
+                (damaged or self._problem)(f'{self._path}: {error}')
+
+    def parts(self, topics: Collection[Topic], most: int) -> list[Part]:
+        """The bag in parts of about `most` messages of some topics: together they are `records`."""
+        parts = []
+        for i, file in enumerate(self._files):
+            cuts = file.cuts(topics, most)
+            times = zip([None, *cuts], [*cuts, None], strict=True)
+            parts += [Part(i, start, end) for start, end in times]
+        return parts
 
     def close(self) -> None:
         self._stack.close()
@@ -206,6 +248,9 @@ SHARE_OF_DISK = 0.9  # of the free space, that decompressed files may take
 MAX_CHUNK_BYTES = 1 << 30  # after decompression; writers make chunks of a few million
 MAX_MESSAGE_BYTES = 1 << 29  # after decompression; 8K in colour has 100 million
 _MCAP_MAGIC = b'\x89MCAP0\r\n'
+_BOUNDS = 'starting_at', 'ending_before'  # in nanoseconds
+if 'starting_at' not in signature(McapReader.iter_messages).parameters:
+    _BOUNDS = 'start_time', 'end_time'  # their names in older versions of mcap
 _MCAP_CHUNK = 0x06
 _ZSTANDARD = b'(\xb5/\xfd'
 _STORAGES = ('.db3', '.mcap', '.db3.zstd', '.mcap.zstd', '.db3.zst', '.mcap.zst')
@@ -229,7 +274,27 @@ class _McapFile:
     def topics(self) -> dict[Topic, int]:
         return self._topics
 
-    def records(self, topics: Collection[Topic]) -> Iterator[Record]:
+    def cuts(self, topics: Collection[Topic], most: int) -> list[int]:
+        number = sum(self._topics.get(topic, 0) for topic in topics)
+        if not self._indexed or number <= most:
+            return []
+        # Images are what most bytes are for, and a chunk has about a million.
+        with self._path.open('rb') as file:
+            summary = make_reader(file).get_summary()
+        assert summary is not None  # or it would not be indexed
+        chunks = sorted((c.message_start_time, c.uncompressed_size) for c in summary.chunk_indexes)
+        size = most / number * sum(size for _, size in chunks)  # of a part
+        cuts, seen = [], 0.0
+        for start, length in chunks:
+            if seen >= size:
+                cuts.append(start)
+                seen = 0.0
+            seen += length
+        return sorted(set(cuts))
+
+    def records(
+        self, topics: Collection[Topic], start: int | None = None, end: int | None = None
+    ) -> Iterator[Record]:
         if not self._indexed:
             yield from (record for _, record in self._scanned(topics))
             if self._damage:
@@ -239,7 +304,8 @@ class _McapFile:
         read = 0
         try:
             with self._path.open('rb') as file:
-                for schema, channel, message in make_reader(file).iter_messages(topics=names):
+                bounds: dict[str, Any] = dict(zip(_BOUNDS, (start, end), strict=True))
+                for schema, channel, message in make_reader(file).iter_messages(names, **bounds):
                     topic = _mcap_topic(schema, channel)
                     if topic in topics:
                         read += 1
@@ -356,7 +422,27 @@ class _SqliteFile:
     def topics(self) -> dict[Topic, int]:
         return self._counts
 
-    def records(self, topics: Collection[Topic]) -> Iterator[Record]:
+    def cuts(self, topics: Collection[Topic], most: int) -> list[int]:
+        number = sum(self._counts.get(topic, 0) for topic in topics)
+        if self._damage or number <= most:
+            return []
+        with contextlib.suppress(sqlite3.Error):
+            chosen, numbers = self._chosen(topics)
+            rows = self._database.execute(
+                f'SELECT timestamp FROM messages WHERE {chosen} ORDER BY timestamp', numbers
+            )
+            times = [time for i, (time,) in enumerate(rows) if i % most == 0]
+            return sorted(set(times[1:]))
+        return []
+
+    def _chosen(self, topics: Collection[Topic]) -> tuple[str, list[int]]:
+        """A condition for messages of some topics, and its values."""
+        numbers = [number for number, topic in self._by_id.items() if topic in topics]
+        return f'topic_id IN ({", ".join("?" * len(numbers))})', numbers
+
+    def records(
+        self, topics: Collection[Topic], start: int | None = None, end: int | None = None
+    ) -> Iterator[Record]:
         if self._damage:
             read = 0
             for record in self._until_damage():
@@ -364,14 +450,17 @@ class _SqliteFile:
                     read += 1
                     yield record
             raise self._damaged(read)
-        numbers = [number for number, topic in self._by_id.items() if topic in topics]
-        marks = ', '.join('?' * len(numbers))
+        chosen, values = self._chosen(topics)
+        for condition, time in (('>=', start), ('<', end)):
+            if time is not None:
+                chosen += f' AND timestamp {condition} ?'
+                values.append(time)
         read = 0
         try:
             for number, time, data in self._database.execute(
-                f'SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN ({marks}) '
+                f'SELECT topic_id, timestamp, data FROM messages WHERE {chosen} '
                 'ORDER BY timestamp, id',
-                numbers,
+                values,
             ):
                 read += 1
                 yield Record(self._by_id[number], time, _as_bytes(data))
@@ -437,13 +526,18 @@ class _Ros1File:
             counts[self._topics[connection.id]] += connection.msgcount
         return counts
 
-    def records(self, topics: Collection[Topic]) -> Iterator[Record]:
+    def cuts(self, topics: Collection[Topic], most: int) -> list[int]:
+        return []  # a bag of ROS 1 is read as a whole
+
+    def records(
+        self, topics: Collection[Topic], start: int | None = None, end: int | None = None
+    ) -> Iterator[Record]:
         wanted = [c for c in self._reader.connections if self._topics[c.id] in topics]
         if not wanted:
             return
         read = 0
         try:
-            for connection, time, data in self._reader.messages(wanted):
+            for connection, time, data in self._reader.messages(wanted, start, end):
                 read += 1
                 yield Record(self._topics[connection.id], time, data)
         except GeneratorExit:

@@ -34,6 +34,8 @@ class Placed:
     header: Any
     depth_stamp: int  # nanoseconds; 0 without a depth image
     people: list[Pose3D]
+    shape: tuple[int, int]  # of the image: height, width
+    poses: Sequence[Pose]  # of the same people, in pixels
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,10 @@ class BagSpace:
             if why:
                 self._tell(name, f'a depth image cannot be used: {why}')
                 stamp = 0
-            self._placed.append(Placed(name, found.time, found.header, stamp, people))
+            shape = found.height, found.width
+            self._placed.append(
+                Placed(name, found.time, found.header, stamp, people, shape, found.poses)
+            )
 
     def _tell(self, topic: str, text: str) -> None:
         kind = re.sub(r'\d+', 'N', f'{topic}: {text}')

@@ -103,9 +103,10 @@ def _of_photos(source: Source, count: int, problem: Callable[[str], None]) -> It
 
 
 def _of_bag(source: Source, count: int, problem: Callable[[str], None]) -> Iterator[np.ndarray]:
-    from posenet_ros.io.bag import bag_images  # needs an optional package
+    from posenet_ros.io.bag import bag_frames  # needs an optional package
 
-    yield from bag_images(source.path, lambda total: _chosen(total, count), problem)
+    for frame in bag_frames(source.path, lambda total: chosen(total, count), problem):
+        yield frame.image
 
 
 def _of_video(source: Source, count: int, problem: Callable[[str], None]) -> Iterator[np.ndarray]:
@@ -114,10 +115,10 @@ def _of_video(source: Source, count: int, problem: Callable[[str], None]) -> Ite
         total = video.count()
         if shortfall := video.shortfall():
             problem(shortfall)
-    chosen = set(_chosen(total, count))
+    wanted = set(chosen(total, count))
     with Video(source) as video:
         for frame in video:
-            if frame.index in chosen:
+            if frame.index in wanted:
                 yield frame.image
 
 
@@ -125,10 +126,10 @@ def _chosen_photos(source: Source, count: int) -> list[Path]:
     if source.kind == 'photo':
         return [source.path]
     paths = images_in(source.path)
-    return [paths[i] for i in _chosen(len(paths), count)]
+    return [paths[i] for i in chosen(len(paths), count)]
 
 
-def _chosen(total: int, count: int) -> list[int]:
+def chosen(total: int, count: int) -> list[int]:
     """Sorted indices: all of `total`, or `count` of them at random."""
     if total <= count:
         return list(range(total))

@@ -125,7 +125,7 @@ def _is_folder_of_a_bag(folder: Path) -> bool:
     if any(is_photo_name(path) for path in names):
         return False
     return any(
-        path.name == 'metadata.yaml' or _without_zstandard(path).suffix in ('.mcap', '.db3')
+        path.name == 'metadata.yaml' or without_zstandard(path).suffix in ('.mcap', '.db3')
         for path in names
     )
 
@@ -136,7 +136,7 @@ def _kind_of_file(path: Path, head: bytes) -> str:
         raise ImageError(f'{path} is empty')
     if head.startswith(_BAGS):
         return 'bag'
-    if head.startswith(_ZSTANDARD) and _without_zstandard(path).suffix in BAG_SUFFIXES:
+    if head.startswith(_ZSTANDARD) and without_zstandard(path).suffix in BAG_SUFFIXES:
         return 'bag'
     if head.startswith(b'\xff\xd8\xff') and suffix in VIDEO_SUFFIXES:
         return 'video'  # JPEGs one after the other
@@ -158,5 +158,6 @@ def _kind_of_file(path: Path, head: bytes) -> str:
     raise ImageError(f'{path} is nothing that can be read: it should be {WHAT_IS_KNOWN}')
 
 
-def _without_zstandard(path: Path) -> Path:
+def without_zstandard(path: Path) -> Path:
+    """The path of a compressed file without .zstd or .zst; another one as it is."""
     return path.with_suffix('') if path.suffix in ('.zstd', '.zst') else path

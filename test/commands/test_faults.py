@@ -220,7 +220,7 @@ def test_no_command_writes_over_its_input(run, tmp_path, capsys, command):
         (['compare', ''], 'the input is empty'),
         (['bag', 'file:///nowhere', 'out'], 'no file or folder /nowhere'),
         (['estimate', 'a.png', '--calibration', 'nowhere'], 'there is no file or folder nowhere'),
-        (['bag', 'empty', 'out'], 'empty is a folder, where a bag is needed'),
+        (['bag', 'empty', 'out'], 'there is no bag in empty'),
         (['bag', 'bag', 'out'], 'bag is not a bag'),
         (['bag', 'bag', 'empty'], 'empty exists already'),
     ],

@@ -18,7 +18,7 @@ from rosbags.highlevel import AnyReader  # noqa: E402
 
 from posenet_ros import ImageError, PoseNetError  # noqa: E402
 from posenet_ros.commands import main  # noqa: E402
-from posenet_ros.io import bag, bag_file  # noqa: E402
+from posenet_ros.io import bag, bag_file, bag_writer  # noqa: E402
 from posenet_ros.io.sampling import sampled_images  # noqa: E402
 
 START = 1_700_000_000_000_000_000
@@ -30,7 +30,7 @@ def recorded(request, tmp_path, astronaut):
     store = bag.typestore()
     types = store.types
     path = tmp_path / 'recorded'
-    storage = bag.STORAGE_FORMATS[request.param]
+    storage = bag_writer.STORAGE_FORMATS[request.param]
     with rosbags.Writer(path, version=9, storage_plugin=storage) as writer:
         raw = writer.add_connection('/camera/image_raw', bag.IMAGE_TYPE, typestore=store)
         compressed = writer.add_connection('/rear/compressed', bag.COMPRESSED_TYPE, typestore=store)
@@ -126,11 +126,11 @@ def test_mistakes_are_named_and_leave_nothing_behind(recorded, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ['empty', 'recorded']
 
 
-@pytest.mark.parametrize('name', bag.DEFINITIONS)
+@pytest.mark.parametrize('name', bag_writer.DEFINITIONS)
 def test_definitions_are_those_of_the_package(name):
     text = (ROOT / f'msg/{name.rsplit("/", 1)[1]}.msg').read_text()
     lines = [re.sub(r'#.*', '', line).strip() for line in text.splitlines()]
-    assert [line for line in lines if line] == bag.DEFINITIONS[name].splitlines()
+    assert [line for line in lines if line] == bag_writer.DEFINITIONS[name].splitlines()
 
 
 def test_images_of_a_bag_are_sampled(recorded, astronaut):

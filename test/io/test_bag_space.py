@@ -11,7 +11,7 @@ from rosbags.highlevel import AnyReader  # noqa: E402
 
 from posenet_ros import PoseNetError  # noqa: E402
 from posenet_ros.commands import main  # noqa: E402
-from posenet_ros.io import bag  # noqa: E402
+from posenet_ros.io import bag, bag_writer  # noqa: E402
 from posenet_ros.space.lift import GUESSED, MEASURED  # noqa: E402
 
 FRAME, INFO = '/camera/color/image_raw', '/camera/color/camera_info'
@@ -59,7 +59,9 @@ def record(path, walk, *, late=0, every=1, depth_frame='camera', info=True, name
             entries.append((at + 1, INFO, camera_info))
         if i % every == 0:
             entries.append((at + 2 + late, name, image(i, seen.depth, '16UC1', depth_frame)))
-    with rosbags.Writer(path, version=9, storage_plugin=bag.STORAGE_FORMATS['mcap']) as writer:
+    with rosbags.Writer(
+        path, version=9, storage_plugin=bag_writer.STORAGE_FORMATS['mcap']
+    ) as writer:
         connections = {}
         for at, topic, message in sorted(entries, key=lambda entry: entry[0]):
             if topic not in connections:

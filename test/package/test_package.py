@@ -96,6 +96,7 @@ def test_everything_that_the_library_imports_is_installed_with_it():
         'yaml': 'pyyaml',
         'PIL': 'pillow',
         'pillow_heif': 'pillow-heif',
+        'upath': 'universal_pathlib',
     }
     for path in LIBRARY:
         for module in imported_modules(path):
@@ -125,7 +126,8 @@ SETUP_ROBOT = (
 OPTIONAL = (  # where they are imported
     'rosbags', 'tensorrt', 'tensorrt_rtx', 'pycuda', 'cuda', 'scipy', 'pycocotools',
     'matplotlib', 'mcap', 'zstandard', 'argcomplete', 'pillow_heif', 'atheris', 'sros2',
-    'vision_msgs', 'hri_msgs', 'foxglove_msgs', 'playwright',
+    'vision_msgs', 'hri_msgs', 'foxglove_msgs', 'playwright', 'pyarrow', 'duckdb',
+    'ray', 'upath', 's3fs', 'moto',
 )  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Recordings by the thousand: finds bags, and runs them over processes or a cluster."""
