@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from importlib import import_module
 from typing import Any
 
 from posenet_ros.environment import dependencies_for
@@ -20,7 +21,7 @@ from posenet_ros.version import __version__
 
 os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
 with dependencies_for('--ray'):
-    import ray
+    ray: Any = import_module('ray')  # it may be missing where types are checked
 
 RETRIES = 3  # of a task whose worker or node is lost
 SECONDS_BETWEEN_COUNTS = 1.0
@@ -92,7 +93,7 @@ class RayWorkers:
 
 
 def _resources() -> dict[str, float]:
-    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    there: dict[str, float] = ray.cluster_resources()
     return there
 
 
