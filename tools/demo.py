@@ -161,17 +161,16 @@ def _video(video: Path, output: Path) -> int:
 @contextlib.contextmanager
 def _running(source: Path, loop: bool, rate: float):
     """Runs node, source and subscriber, and ends them also after an error."""
-    reliable = [
-        '-p', 'qos_overrides./image_raw.subscription.reliability:=reliable',
-        '-p', 'qos_overrides./image_raw.publisher.reliability:=reliable',
-    ]  # fmt: skip
+    reliable = 'qos_overrides./image_raw.{}.reliability:=reliable'
     settings = {'source': str(source.resolve()), 'loop': loop, 'rate': rate}
     settings['wait_for_subscribers'] = 2
     arguments = [part for k, v in settings.items() for part in ('-p', f'{k}:={_yaml(v)}')]
     with contextlib.ExitStack() as stack:
-        node = stack.enter_context(_process(['posenet_node', '--ros-args', *reliable]))
+        node = stack.enter_context(
+            _process(['posenet_node', '--ros-args', '-p', reliable.format('subscription')])
+        )
         images = stack.enter_context(
-            _process(['image_source', '--ros-args', *reliable, *arguments])
+            _process(['image_source', '--ros-args', '-p', reliable.format('publisher'), *arguments])
         )
         rclpy.init()
         stack.callback(rclpy.try_shutdown)

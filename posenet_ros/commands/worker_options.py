@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from posenet_ros.commands.options import runtime_from
 from posenet_ros.config import RuntimeConfig
+from posenet_ros.environment import dependencies_for
 from posenet_ros.errors import ConfigError
 from posenet_ros.recordings.workers import Processes, ThisProcess, Workers
 
@@ -91,7 +92,8 @@ def opened_workers(
     """
     workers: Workers
     if options.ray is not None:
-        from posenet_ros.recordings.ray_cluster import RayWorkers  # needs an optional package
+        with dependencies_for('--ray'):
+            from posenet_ros.recordings.ray_cluster import RayWorkers
 
         uses_gpu = runtime.backend in USING_GPU
         workers = RayWorkers(options.ray or None, runtime.num_threads, options.ray_gpus, uses_gpu)

@@ -57,6 +57,7 @@ class LoopCache(NullCache):
         target.refresh()
         data = folder.peek(self._key(signature, target.codegen()))
         if data is None:
+            _tell_once()
             return None
         try:
             return _compile_result._rebuild(target, *pickle.loads(data))
@@ -77,6 +78,11 @@ class LoopCache(NullCache):
             'processor': [str(part) for part in codegen.magic_tuple()],
             **_versions(),
         }
+
+
+@cache
+def _tell_once() -> None:
+    logger.info('compiling for this machine: half a minute, once')
 
 
 @cache

@@ -113,11 +113,11 @@ class Video:
         container: Any
         try:
             if url:
-                container = av.open(url, timeout=STREAM_TIMEOUT, metadata_errors='ignore')
+                container = av.open(url, timeout=STREAM_TIMEOUT, **_tolerant(av))
             else:
                 # Opened here: FFmpeg would take parts of some names for something else.
                 file = self._stack.enter_context(path.open('rb'))
-                container = av.open(file, metadata_errors='ignore')
+                container = av.open(file, **_tolerant(av))
             self._stack.enter_context(container)
             if not container.streams.video:
                 raise ImageError(f'{self._name} has no video in it')
@@ -346,6 +346,11 @@ def _pyav() -> Any:
     with dependencies_for('reading and writing videos'):
         import av
     return av
+
+
+def _tolerant(av: Any) -> dict[str, str]:
+    """The option that passes over metadata which are no text; PyAV 19 does not have it any more."""
+    return {'metadata_errors': 'ignore'} if int(av.__version__.split('.')[0]) < 19 else {}
 
 
 def _frames_in(path: Path) -> int:

@@ -14,14 +14,12 @@ from concurrent.futures import Future
 from importlib import import_module
 from typing import Any
 
-from posenet_ros.environment import dependencies_for
 from posenet_ros.errors import PoseNetError, in_words
 from posenet_ros.recordings.workers import Task, Worker, run
 from posenet_ros.version import __version__
 
 os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
-with dependencies_for('--ray'):
-    ray: Any = import_module('ray')  # it may be missing where types are checked
+ray: Any = import_module('ray')  # it may be missing where types are checked
 
 RETRIES = 3  # of a task whose worker or node is lost
 SECONDS_BETWEEN_COUNTS = 1.0

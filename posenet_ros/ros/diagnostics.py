@@ -18,7 +18,7 @@ from posenet_ros.ros.messages import describe_input
 from posenet_ros.ros.pipeline import Hang
 from posenet_ros.ros.publishing import no_events
 from posenet_ros.ros.statistics import Window
-from posenet_ros.ros.topics import why_no_image
+from posenet_ros.ros.topics import loss_advice, why_no_image
 
 PERIOD_SECONDS = 1.0
 
@@ -232,6 +232,10 @@ def camera_status(
         ended = window.processed + window.dropped_now
         if ended and window.dropped_now / ended > thresholds['drop_ratio_warn']:
             text = f'{window.dropped_now} of {ended} images dropped'
+            problems.append((DiagnosticStatus.WARN, text))
+        sent = window.received + window.lost_now
+        if sent and window.lost_now / sent > thresholds['drop_ratio_warn']:
+            text = f'{window.lost_now} of {sent} images lost before the node{loss_advice()}'
             problems.append((DiagnosticStatus.WARN, text))
     level = max((level for level, _ in problems), default=DiagnosticStatus.OK)
     normal = 'running' if window.last_image_age is not None else 'waiting for the first image'

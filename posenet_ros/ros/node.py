@@ -218,7 +218,13 @@ class PoseNetNode(LifecycleNode):
         # thread for 0.1 s, in the middle of a frame.
         gc.collect()
         gc.freeze()
-        self.get_logger().info(f'{_described(net)}: ready in {time.monotonic() - started:.1f} s')
+        lazy = self._node_parameters.values['lazy'] and not values['publish_tf']
+        seen = self.count_subscribers(self.resolve_topic_name('~/poses'))
+        idle = (
+            '; idle until somebody subscribes, to ~/poses for example' if lazy and not seen else ''
+        )
+        seconds = time.monotonic() - started
+        self.get_logger().info(f'{_described(net)}: ready in {seconds:.1f} s{idle}')
         self.get_logger().debug(f'{net.backend.name}: {net.backend_reason}')
 
     def _release(self) -> None:

@@ -31,6 +31,7 @@ class Window:
     total_processed: int = 0
     left_out: int = 0  # by max_rate
     lost: int | None = None  # before they reached the node; None: the middleware does not tell
+    lost_now: int = 0  # likewise, in this window
     last_problem: str = ''  # why the last frame was dropped or damaged, in words
     damaged: int = 0  # images that were used all the same, since the start
     samples: dict[str, list[float]] = field(default_factory=dict)  # latency and stages, in s
@@ -58,6 +59,7 @@ class CameraStatistics:
         self._listening_since = self._started
         self._clock_offset: float | None = None
         self._received = self._processed = self._people = self._dropped_now = 0
+        self._lost_now = 0
         self._whole_images = self._closeups = 0
         self._tracked: tuple[int, int, int] | None = None
         self._total_received = self._total_processed = self._left_out = self._damaged = 0
@@ -89,6 +91,7 @@ class CameraStatistics:
         """Counts images that were published and did not reach the node."""
         with self._lock:
             self._lost = (self._lost or 0) + count
+            self._lost_now += count
 
     def image_dropped(self, reason: str, problem: str = '') -> int:
         """Counts a frame that was not processed. Returns how many there were for this reason.
@@ -167,6 +170,7 @@ class CameraStatistics:
                 total_processed=self._total_processed,
                 left_out=self._left_out,
                 lost=self._lost,
+                lost_now=self._lost_now,
                 last_problem=self._last_problem,
                 damaged=self._damaged,
                 samples=dict(self._samples),
@@ -178,7 +182,7 @@ class CameraStatistics:
                 depth_problem=self._depth_problem,
             )
             self._started = now
-            self._received = self._processed = self._dropped_now = 0
+            self._received = self._processed = self._dropped_now = self._lost_now = 0
             self._whole_images = self._closeups = 0
             self._samples = defaultdict(list)
             return window

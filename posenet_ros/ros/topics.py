@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rclpy.node import Node
+from rclpy.utilities import get_rmw_implementation_identifier
 
 from posenet_ros.errors import ConfigError
 from posenet_ros.ros.security import keys_advice
@@ -16,6 +17,10 @@ IMAGE_TYPE = 'sensor_msgs/msg/Image'
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
 COMPRESSED = '/compressed'
 COMPRESSED_DEPTH = 'compressedDepth'
+LOST_ADVICE = (
+    '; Fast DDS loses large images between processes unless whoever sends them has the profile '
+    'config/fastdds.xml (doc/install.md)'
+)
 CAMERA_NAME = re.compile('[A-Za-z][A-Za-z0-9_]*')
 MOST_NAMED = 4  # topics or nodes in one sentence
 
@@ -147,7 +152,9 @@ def why_no_image(node: Node, topic: str, kind: str) -> str:
     same_type = [info for info in publishers if info.topic_type == kind]
     if same_type:
         names = sorted({_node_name(info) for info in same_type})
-        return f'{_some(names)} publishes {topic}, but no image comes{keys_advice()}'
+        return (
+            f'{_some(names)} publishes {topic}, but no image comes{keys_advice() or loss_advice()}'
+        )
     if publishers:
         types = sorted({info.topic_type for info in publishers})
         return f'{topic} is published as {", ".join(types)}, not as {kind}' + _transport_advice(
@@ -174,6 +181,11 @@ def why_no_image(node: Node, topic: str, kind: str) -> str:
         ]
         return f'{sentence}; there are images on {_some(found)}'
     return f'{sentence}, nor any other images'
+
+
+def loss_advice() -> str:
+    """Why images may not arrive, where the middleware is Fast DDS."""
+    return LOST_ADVICE if 'fastrtps' in get_rmw_implementation_identifier() else ''
 
 
 def _transport_advice(node: Node, topic: str, kind: str) -> str:

@@ -100,7 +100,10 @@ class ViewServer:
         self._thread.start()
         if not self._is_up.wait(START_SECONDS) or self._error is not None:
             why = 'it takes too long' if self._error is None else in_words(self._error)
-            raise ConfigError(f'Invalid host {host} or port {port}: cannot listen there: {why}')
+            raise ConfigError(
+                f'Invalid host {host} or port {port}: cannot listen there: {why}. Another: '
+                '-p port:=8081'
+            )
 
     @property
     def url(self) -> str:
