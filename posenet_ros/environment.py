@@ -17,6 +17,14 @@ from pathlib import Path
 from posenet_ros.errors import DependencyError, PoseNetError
 
 PYTHON_VARIABLE = 'POSENET_PYTHON'
+# Modules that not everybody needs, and what installs them.
+OPTIONAL = {
+    'pyarrow': 'pyarrow',
+    'ray': 'ray',
+    'upath': 'universal_pathlib',
+    's3fs': 's3fs',
+    'gcsfs': 'gcsfs',
+}
 _STARTED_AS = '_POSENET_STARTED_AS'  # set while one Python hands over to another
 
 
@@ -124,6 +132,9 @@ def dependencies_for(purpose: str) -> Iterator[None]:
                 f'This is Python {version} at {sys.executable}: it has to be the one that this '
                 'ROS 2 was built for, with its setup.bash sourced'
             )
+        elif not module or module in OPTIONAL:
+            package = OPTIONAL.get(module, 'what is named')
+            advice = f'It is optional: {sys.executable} -m pip install {package}'
         else:
             advice = (
                 f'{sys.executable} does not have it; `ros2 run posenet_ros setup_robot` makes an '

@@ -30,6 +30,8 @@ def report(active=True, **window):
         ({'samples': {'latency': [0.1] * 10 + [2.0] * 10}}, DiagnosticStatus.ERROR, 'latency 2.0'),
         ({'dropped_now': 5}, DiagnosticStatus.OK, 'running'),
         ({'dropped_now': 6}, DiagnosticStatus.WARN, '6 of 10 images dropped'),
+        ({'received': 10, 'lost_now': 9}, DiagnosticStatus.OK, 'running'),
+        ({'received': 10, 'lost_now': 20}, DiagnosticStatus.WARN, '20 of 30 images lost before'),
     ],
 )
 def test_level_follows_the_thresholds(window, level, told):

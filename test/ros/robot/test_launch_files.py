@@ -199,6 +199,25 @@ def test_demo_shows_somebody_in_metres(peer, launch):
     ), node.output
 
 
+@pytest.mark.parametrize(
+    ('argument', 'instead'),
+    [('rviz:=true', 'rviz2 is not installed. Without it: rviz:=false'),
+     ('camera:=usb_cam', 'usb_cam is not installed. Without it: camera:=image_source')],
+)  # fmt: skip
+def test_demo_starts_nothing_where_a_package_is_missing(launch, photo, argument, instead):
+    demo = launch('demo.launch.py', f'source:={photo}', argument)
+    demo.wait_for(instead)
+    assert demo.ended() != 0
+    assert 'process started' not in demo.output
+
+
+def test_demo_ends_with_its_source(launch):
+    demo = launch('demo.launch.py', 'source:=/nowhere.jpg', 'rviz:=false')
+    demo.wait_for('no file or folder /nowhere.jpg')
+    demo.wait_for('image_source ended')
+    demo.ended()
+
+
 def test_ros2_topic_echo_and_param_set_under_the_systems_python(peer, launch, photo, robot):
     node = launch('demo.launch.py', f'source:={photo}', 'rviz:=false', 'frame_id:=eye')
     node.wait_for('ready in')
