@@ -13,7 +13,7 @@ from PIL import Image
 def picture(height: int = 60, width: int = 80, seed: int = 0) -> np.ndarray:
     """Soft colours, uint8 RGB (H, W, 3): JPEG keeps them nearly."""
     small = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), np.uint8)
-    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.BICUBIC))
 
 
 def encoded(pixels: np.ndarray, kind: str = 'JPEG', **options) -> bytes:
