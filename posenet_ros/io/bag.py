@@ -8,6 +8,7 @@ import itertools
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,7 +59,7 @@ def add_poses(
     storage: str = 'mcap',
     lift: bool = False,
     depth: str | None = None,
-    table: PoseTable | None = None,
+    table: AbstractContextManager[PoseTable | None] | None = None,
     notes: Callable[[dict[str, int]], Mapping[str, str]] = lambda counts: {},
     replace: bool = False,
     expect: Callable[[int], None] = lambda images: None,
@@ -84,7 +85,7 @@ def add_poses(
         storage: of the new bag, mcap or sqlite3.
         lift: also place people in space: a PoseArray3D on TOPIC/poses_3d.
         depth: topic of the depth images for that; None: by the usual size of people.
-        table: also takes the people.
+        table: also takes the people; it is complete before the new bag takes its name.
         notes: what to keep about the new bag in its metadata's custom_data, given the counts.
         replace: an earlier bag of the same name, once this one is complete.
         expect: called with the number of images before the first one.
@@ -104,14 +105,17 @@ def add_poses(
         # Its first image is looked at before anything is written.
         space = BagSpace(bag, chosen, depth, flipped, _message, problem) if lift else None
         images = _images(bag, chosen, source, problem, counts, space, looks)
-        with PoseBagWriter(target, storage, replace) as writer:
+        with (
+            PoseBagWriter(target, storage, replace) as writer,
+            table or contextlib.nullcontext() as rows,
+        ):
 
             def write_people(everything: bool = False) -> None:
                 for placed in space.ready(everything) if space is not None else ():
                     writer.write_people(placed)
-                    if table is not None:
+                    if rows is not None:
                         image = placed.topic, placed.time, placed.header, placed.shape
-                        table.add(*image, placed.poses, placed.people)
+                        rows.add(*image, placed.poses, placed.people)
 
             expect(sum(bag.topics[topic] for topic in chosen))
             for topic, time, message, image in images:
@@ -124,8 +128,8 @@ def add_poses(
                 if space is not None:
                     space.add(topic.name, time, message.header, width, height, poses)
                     write_people()
-                elif table is not None:
-                    table.add(topic.name, time, message.header, (height, width), poses)
+                elif rows is not None:
+                    rows.add(topic.name, time, message.header, (height, width), poses)
                 if annotated:
                     canvas = np.empty(image.shape, np.uint8)
                     copy_rgb(image[:, ::-1] if flipped else image, canvas)

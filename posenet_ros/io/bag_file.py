@@ -82,6 +82,7 @@ class Bag:
     Attributes:
         topics: and how many messages each has.
         claimed: how many the metadata claims of each topic's name, if there are metadata.
+        copied: whether it was decompressed, or copied, to be read.
 
     Raises:
         PoseNetError: it is no bag that can be read.
@@ -92,6 +93,7 @@ class Bag:
         self._problem = problem
         self._stack = contextlib.ExitStack()
         self.claimed: dict[str, int] = {}
+        self.copied = False
         try:
             self.topics: dict[Topic, int] = {}
             self._files = self._open()
@@ -134,6 +136,8 @@ class Bag:
 
     def parts(self, topics: Collection[Topic], most: int) -> list[Part]:
         """The bag in parts of about `most` messages of some topics: together they are `records`."""
+        if self.copied:  # it would be copied again for each part
+            return [Part(i) for i in range(len(self._files))][:1]
         parts = []
         for i, file in enumerate(self._files):
             cuts = file.cuts(topics, most)
@@ -215,6 +219,8 @@ class Bag:
         return file
 
     def _opened(self, path: Path) -> _File:
+        if path.suffix in ('.zstd', '.zst') or _pending(path):
+            self.copied = True
         if path.suffix in ('.zstd', '.zst'):
             path = self._decompressed_file(path)
         with path.open('rb') as file:
@@ -484,10 +490,15 @@ class _SqliteFile:
         )
 
 
+def _pending(path: Path) -> list[Path]:
+    """What lies beside a database that was not closed."""
+    beside = [path.with_name(path.name + end) for end in ('-wal', '-journal')]
+    return [file for file in beside if file.exists() and file.stat().st_size]
+
+
 def _opened(path: Path, stack: contextlib.ExitStack) -> sqlite3.Connection:
     """A database for reading. One that was not closed has its last messages in files beside it."""
-    beside = [path.with_name(path.name + end) for end in ('-wal', '-journal')]
-    pending = [file for file in beside if file.exists() and file.stat().st_size]
+    pending = _pending(path)
     if pending:
         # SQLite would write to the recording to take them in.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='posenet-bag-')))

@@ -19,7 +19,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from posenet_ros.atomic_file import lock, partial_name
+from posenet_ros.atomic_file import lock, partial_name, to_disk
 from posenet_ros.core.decode import Pose
 from posenet_ros.core.keypoints import SNAKE_CASE_NAMES
 from posenet_ros.errors import PoseNetError
@@ -28,6 +28,7 @@ from posenet_ros.space.lift import Pose3D
 from posenet_ros.space.pairing import NANOSECONDS
 
 IMAGE_TYPE = 'sensor_msgs/msg/Image'
+BEFORE = '.before'  # what a new bag replaces, for a moment
 STORAGE_FORMATS = {'mcap': StoragePlugin.MCAP, 'sqlite3': StoragePlugin.SQLITE3}
 
 DEFINITIONS = {
@@ -76,9 +77,11 @@ class PoseBagWriter:
         # The files of a bag carry its name: the partial bag has that name, in another folder.
         self._partial = partial_name(self._path)
         inside = self._partial / self._path.name
+        before = self._partial / BEFORE
         try:
             if self._partial.exists() and {path.name for path in self._partial.iterdir()} - {
-                inside.name
+                inside.name,
+                before.name,
             }:
                 raise PoseNetError(f'{self._partial} is in the way: it is no bag of an earlier run')
             self._partial.mkdir(exist_ok=True)
@@ -87,6 +90,9 @@ class PoseBagWriter:
             raise PoseNetError(f'cannot write {self._path}: {error.strerror}') from error
         try:
             lock(self._held, self._partial)
+            if before.exists() and not self._path.exists():
+                before.rename(self._path)  # an earlier run ended between its last two steps
+            shutil.rmtree(before, ignore_errors=True)
             shutil.rmtree(inside, ignore_errors=True)
             with self._errors():
                 self._writer = Writer(inside, version=9, storage_plugin=self._storage)
@@ -102,13 +108,26 @@ class PoseBagWriter:
                 self._writer.close()
             if kind is None:
                 with self._errors():
-                    if self._replace and self._path.is_dir():
-                        self._path.rename(self._partial / 'before')
-                    (self._partial / self._path.name).rename(self._path)
+                    self._take_its_name()
             if kind is None or not self._connections:
                 shutil.rmtree(self._partial, ignore_errors=True)
         finally:
             os.close(self._held)
+
+    def _take_its_name(self) -> None:
+        inside, before = self._partial / self._path.name, self._partial / BEFORE
+        for path in (*inside.iterdir(), inside):
+            to_disk(path)
+        replaced = self._replace and self._path.is_dir()
+        if replaced:
+            self._path.rename(before)
+        try:
+            inside.rename(self._path)
+        except OSError:
+            if replaced:
+                before.rename(self._path)
+            raise
+        to_disk(self._path.parent)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

@@ -25,6 +25,7 @@ from posenet_ros.recordings.job import (
     BagSettings,
     Cut,
     Outcome,
+    check_target,
     failed,
     notes_about,
 )
@@ -48,7 +49,7 @@ def estimate_bag(worker: Worker, job: BagJob, may_cut: bool) -> Outcome | Cut:
             parts, images = bag_parts(job.source, settings.topics, settings.depth, FRAMES_OF_A_PART)
         except PoseNetError as error:
             return failed(job, error)
-        if len(parts) > 1:
+        if len(parts) > 1 and images > FRAMES_OF_A_PART:
             worker.count(0, images)
             return Cut(parts)
     net = worker.net(settings.model, settings.runtime)
@@ -127,6 +128,7 @@ def _written(
         time.sleep(SECONDS_BETWEEN_LOOKS)
     try:
         with ExitStack() as stack:
+            check_target(job)
             source = stack.enter_context(local_copy(job.source))
             names[str(source)] = str(job.source)
             about = notes_about(job)
@@ -137,7 +139,7 @@ def _written(
                 from posenet_ros.io.pose_table import pose_table  # needs an optional package
 
                 path = stack.enter_context(written_to(job.table))
-                table = stack.enter_context(pose_table(path, job.name))
+                table = pose_table(path, job.name)
             counts = add_poses(
                 source,
                 target,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +15,8 @@ from posenet_ros.io.source import BAG_SUFFIXES, expect, find_source, without_zst
 from posenet_ros.recordings.storage import errors_of, is_remote, path_of
 
 LIST_SUFFIXES = ('.txt', '.list')
+
+logger = logging.getLogger('posenet_ros')
 
 
 class Found(NamedTuple):
@@ -46,7 +49,7 @@ def find_bags(texts: Sequence[str], results: Sequence[Path] = ()) -> list[Found]
     """
     found: dict[str, Path] = {}
     for name, path in _all_of(texts):
-        if any(path.is_relative_to(folder) for folder in results):
+        if any(_is_within(path, folder) for folder in results):
             continue
         if found.setdefault(name, path) != path:
             # run.mcap beside run.db3
@@ -58,6 +61,14 @@ def find_bags(texts: Sequence[str], results: Sequence[Path] = ()) -> list[Found]
                 )
     if not found:
         raise PoseNetError(f'there is no bag in {", ".join(texts)}')
+    folders = {str(folder) for name in found for folder in PurePosixPath(name).parents}
+    for name in folders & found.keys():
+        # run.mcap beside run/, which has bags: their results would lie in that of run.mcap.
+        path = found.pop(name)
+        if found.setdefault(f'{name}{"".join(path.suffixes)}', path) != path or not path.suffixes:
+            raise PoseNetError(
+                f'the result of {path} would be a folder of other results; put them into two'
+            )
     return [Found(name, found[name]) for name in sorted(found)]
 
 
@@ -68,10 +79,10 @@ def _all_of(texts: Iterable[str]) -> Iterator[Found]:
 
 
 def _of(text: str) -> Iterator[Found]:
-    if has_magic(text):
+    path = path_of(text)
+    if has_magic(text) and not path.exists():
         yield from _of_pattern(text)
         return
-    path = path_of(text)
     if text.endswith(LIST_SUFFIXES):
         yield from _of_list(path)
     elif path.is_dir() and not is_bag(path):
@@ -94,7 +105,7 @@ def _of_pattern(text: str) -> Iterator[Found]:
         raise ImageError(f'nothing matches {text}')
     bags: set[Path] = set()
     for path in matches:
-        if not bags.isdisjoint(path.parents):
+        if (path == base and is_bag(base)) or not bags.isdisjoint(path.parents):
             continue  # a file of a bag that matches itself
         if any(part.startswith('.') for part in path.relative_to(base).parts):
             continue  # as in a shell
@@ -117,28 +128,37 @@ def _of_list(file: Path) -> Iterator[Found]:
             continue
         given = path_of(text)
         path = given if is_remote(given) or given.is_absolute() else file.parent / text
-        if path.is_dir() and not is_bag(path):
-            yield from _below(path, path)
+        if has_magic(text) and not path.exists():
+            yield from _of_pattern(str(path))
+        elif path.is_dir() and not is_bag(path):
+            for found in _below(path, path):
+                yield Found(str(_without_root(text) / found.name), found.path)
         elif path.exists():
             yield Found(_result_name(_without_root(text)), path)
         else:
             raise ImageError(f'{file}: there is no file or folder {path}')
 
 
-def _below(folder: Path, base: Path) -> Iterator[Found]:
-    """All bags of a folder, however deep, by their path below `base`."""
-    try:
-        inside = sorted(folder.iterdir(), key=lambda path: path.name)
-    except OSError as error:
-        raise ImageError(f'cannot read {folder}: {reason(error)}') from error
+def _below(folder: Path, base: Path, seen: set[Path] | None = None) -> Iterator[Found]:
+    """All bags of a folder, however deep, by their path below `base`; each once, despite links."""
+    seen = set() if seen is None else seen
+    seen.add(folder.resolve())
+    # What is itself there before what links to it.
+    inside = sorted(folder.iterdir(), key=lambda path: (path.is_symlink(), path.name))
     for path in inside:
-        if path.name.startswith('.') or path.name.endswith('.partial'):
+        if path.name.startswith('.') or re.search(r'\.partial(\.|$)', path.name):
             continue
+        if path.resolve() in seen:
+            continue
+        seen.add(path.resolve())
         if path.is_dir():
-            if is_bag(path):
-                yield Found(_result_name(_relative(path, base)), path)
-            else:
-                yield from _below(path, base)
+            try:
+                if is_bag(path):
+                    yield Found(_result_name(_relative(path, base)), path)
+                else:
+                    yield from _below(path, base, seen)
+            except PermissionError as error:
+                logger.warning('%s is passed over: %s', path, reason(error))
         elif _has_a_bags_name(path):
             yield Found(_result_name(_relative(path, base)), path)
 
@@ -161,8 +181,16 @@ def is_bag(folder_or_file: Path) -> bool:
         return False
     files = [name for name in names if _has_a_bags_name(Path(name)) and '.bag' not in name]
     # NAME_0.mcap, NAME_1.mcap are what one recording is split into.
-    whole = {re.sub(r'_\d+$', '', without_zstandard(Path(name)).stem) for name in files}
-    return len(whole) == 1 and (len(files) == 1 or all(re.search(r'_\d+\.', n) for n in files))
+    stems = [without_zstandard(Path(name)).stem for name in files]
+    whole = {re.sub(r'_\d+$', '', stem) for stem in stems}
+    split = all(re.search(r'_\d+$', stem) for stem in stems)
+    return len(whole) == 1 and (split or stems == [path.name])
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    if is_remote(path) or is_remote(folder):
+        return str(path) == str(folder) or str(path).startswith(f'{str(folder).rstrip("/")}/')
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _has_a_bags_name(path: Path) -> bool:

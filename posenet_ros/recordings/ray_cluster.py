@@ -7,9 +7,10 @@ gathered. Source: docs.ray.io, "Tasks" and "Fault tolerance".
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from importlib import import_module
 from typing import Any
@@ -20,6 +21,8 @@ from posenet_ros.version import __version__
 
 os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
 ray: Any = import_module('ray')  # it may be missing where types are checked
+
+logger = logging.getLogger('posenet_ros')
 
 RETRIES = 3  # of a task whose worker or node is lost
 SECONDS_BETWEEN_COUNTS = 1.0
@@ -51,6 +54,14 @@ class RayWorkers:
         if num_gpus is None:
             num_gpus = 1.0 if uses_gpu and _resources().get('GPU') else 0.0
         self._needs = {'CPU': float(num_cpus), 'GPU': num_gpus}
+        nodes = [node['Resources'] for node in ray.nodes() if node['Alive']]
+        if not any(
+            all(node.get(kind, 0) >= need for kind, need in self._needs.items()) for node in nodes
+        ):
+            logger.warning(
+                'no node of the cluster has %g CPUs and %g GPUs, which each worker needs: nothing '
+                'runs until there is one', num_cpus, num_gpus,
+            )  # fmt: skip
         options: dict[str, Any] = {
             'num_cpus': num_cpus,
             'num_gpus': num_gpus,
@@ -96,7 +107,17 @@ def _resources() -> dict[str, float]:
 
 
 def _future(ref: Any) -> Future[Any]:
-    future: Future[Any] = ref.future()
+    """The future of a result, with the error itself and not Ray's, which is a traceback."""
+    future: Future[Any] = Future()
+
+    def settle(done: Future[Any]) -> None:
+        error = done.exception()
+        if error is None:
+            future.set_result(done.result())
+        else:
+            future.set_exception(getattr(error, 'cause', None) or error)
+
+    ref.future().add_done_callback(settle)
     return future
 
 
@@ -141,4 +162,12 @@ def _run(version: str, counter: Any, task: Task) -> Any:
 
 def _gather(results: Sequence[Any], task: Task) -> Any:
     function, arguments = task
-    return run(Worker(), (function, ((ray.get(ref) for ref in results), *arguments)))
+    return run(Worker(), (function, (_in_order(results), *arguments)))
+
+
+def _in_order(results: Sequence[Any]) -> Iterator[Any]:
+    for ref in results:
+        try:
+            yield ray.get(ref)
+        except ray.exceptions.RayTaskError as error:
+            raise (error.cause or error) from None

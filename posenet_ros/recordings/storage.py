@@ -87,8 +87,10 @@ def written_to(path: Path, marker: str = '') -> Iterator[Path]:
             if local.is_file():
                 fs.put_file(str(local), path.path)  # type: ignore[attr-defined]
                 return
-            if path.exists():
-                fs.rm(path.path, recursive=True)  # type: ignore[attr-defined]
+            # Without its marker what was there before is not finished.
+            for old in (marker, f'{path.name}.mcap', f'{path.name}.db3'):
+                if old and (path / old).exists():
+                    fs.rm_file((path / old).path)  # type: ignore[attr-defined]
             for file in sorted(local.iterdir(), key=lambda file: (file.name == marker, file.name)):
                 fs.put_file(str(file), (path / file.name).path)  # type: ignore[attr-defined]
 

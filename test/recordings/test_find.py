@@ -66,6 +66,29 @@ def test_same_names_keep_their_suffixes_or_are_refused(tree):
         find_bags(['day_2', 'other'])
 
 
+def test_results_never_lie_in_each_other(tree):
+    (tree / 'day_2/b').mkdir()
+    (tree / 'day_2/b/c.mcap').write_bytes(MCAP)
+    (tree / 'day_2/b/d.mcap').write_bytes(MCAP)
+    assert names('day_2') == ['a', 'b.mcap.zstd', 'b/c', 'b/d', 'old']
+    (tree / 'other/walk').mkdir(parents=True)
+    (tree / 'other/walk/e.mcap').write_bytes(MCAP)
+    (tree / 'other/f.mcap').write_bytes(MCAP)
+    (tree / 'other/walk/g.mcap').write_bytes(MCAP)
+    with pytest.raises(PoseNetError, match='would be a folder of other results'):
+        find_bags(['day_1', 'other'])
+
+
+def test_links_give_each_bag_once_and_lists_take_folders_and_patterns(tree):
+    (tree / 'day_1/latest').symlink_to('walk')
+    (tree / 'day_1/again').symlink_to('.')
+    assert names('day_1') == ['cut', 'loose', 'walk']
+    (tree / 'runs.txt').write_text('day_1\nday_2/*.db3\n')
+    assert names('runs.txt') == ['a', 'day_1/cut', 'day_1/loose', 'day_1/walk']
+    assert names('day_1', results=[tree / 'day_1/walk']) == ['cut', 'loose']
+    assert names('day_1/walk/*.mcap') == ['walk_0']
+
+
 def test_nothing_is_an_error(tree):
     with pytest.raises(PoseNetError, match='there is no bag in empty'):
         find_bags(['empty'])

@@ -239,8 +239,16 @@ def test_what_lies_in_the_way_is_told_and_kept(bag, few, tmp_path, capsys):
     Path('out').mkdir()
     Path('out/run_1').write_text('mine')
     assert bag('in', 'out') == 1
-    assert 'run_1: cannot write ' in capsys.readouterr().err
+    assert 'run_1: ' in capsys.readouterr().err
     assert Path('out/run_1').read_text() == 'mine'
+    shutil.rmtree('out/run_2')
+    Path('out/run_2').mkdir()
+    Path('out/run_2/diary.txt').write_text('mine')
+    assert bag('in', 'out') == 1
+    said = capsys.readouterr()
+    assert '1 of 3 bags, 1 of them by an earlier run' in said.out
+    assert 'out/run_2 exists already, and is no result of an earlier run' in said.err
+    assert Path('out/run_2/diary.txt').read_text() == 'mine'
     assert bag('in', 'in/run_0') == 1
     assert 'in/run_0 is a bag, where the folder of many is needed' in capsys.readouterr().err
 
@@ -295,6 +303,32 @@ def test_end_in_the_middle_loses_the_bags_in_hand(
     ]
 
 
+def test_run_that_ended_between_two_steps_loses_no_result(bag, few, capsys):
+    assert bag('in', 'out') == 0
+    before = files_of('out')
+    Path('out/run_1.partial').mkdir()
+    Path('out/run_1').rename('out/run_1.partial/.before')
+    assert bag('in', 'out') == 0
+    assert files_of('out') == before
+    assert '2 of them by an earlier run' in capsys.readouterr().out
+    Path('out/run_2/run_2.mcap').unlink()
+    assert bag('in', 'out') == 0
+    assert files_of('out') == before
+
+
+def test_nothing_is_written_over_that_is_no_result(bag, few, capsys):
+    pytest.importorskip('pyarrow', reason='pip install posenet_ros[parquet]')
+    Path('tables').mkdir()
+    Path('tables/run_0.parquet').write_text('mine')
+    assert bag('in', 'out', '--parquet', 'tables') == 1
+    assert 'run_0.parquet exists already, and is no table' in capsys.readouterr().err
+    assert Path('tables/run_0.parquet').read_text() == 'mine'
+    Path('out/run_1/diary.txt').write_text('mine')
+    assert bag('in', 'out', '--parquet', 'tables', '--score-threshold', '0.4') == 1
+    assert 'run_1 exists already, and is no result' in capsys.readouterr().err
+    assert Path('out/run_1/diary.txt').read_text() == 'mine'
+
+
 # Object stores.
 
 
@@ -319,6 +353,12 @@ def test_bags_of_an_object_store_are_read_and_written(bag, few, astronaut, capsy
     (store / 'in/run_2/run_2.mcap').write_bytes((store / 'in/run_1/run_1.mcap').read_bytes())
     assert bag(*urls) == 0
     assert '2 of them by an earlier run' in capsys.readouterr().out
+    # Files of somebody else in the store, and bags of a disk.
+    (store / 'mine/run_1/run_7/diary.txt').write_text('mine')
+    assert bag('in', 'memory://robots/mine') == 1
+    assert 'run_1 exists already' in capsys.readouterr().err
+    assert (store / 'mine/run_1/run_7/diary.txt').read_text() == 'mine'
+    assert (store / 'mine/run_2/metadata.yaml').exists()
 
 
 def messages_of(path):

@@ -35,8 +35,8 @@ def table(tmp_path, astronaut):
         i = next(number)
         return [pose(10 * i + j, j if j else -1) for j in range(i)]
 
-    with pose_table.pose_table(tmp_path / 'run.parquet', 'day/run') as table:
-        bag.add_poses(tmp_path / 'run', tmp_path / 'out', poses_of, table=table)
+    table = pose_table.pose_table(tmp_path / 'run.parquet', 'day/run')
+    bag.add_poses(tmp_path / 'run', tmp_path / 'out', poses_of, table=table)
     return tmp_path / 'run.parquet'
 
 
