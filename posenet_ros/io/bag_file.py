@@ -374,6 +374,7 @@ def _check_chunks(path: Path) -> None:
     Raises:
         PoseNetError: one would take more than MAX_CHUNK_BYTES.
     """
+    size = path.stat().st_size
     with path.open('rb') as file:
         file.seek(len(_MCAP_MAGIC))
         while len(start := file.read(9)) == 9:
@@ -387,6 +388,8 @@ def _check_chunks(path: Path) -> None:
                     claimed = max(claimed, zstandard.frame_content_size(head[at:]))
                 if claimed > MAX_CHUNK_BYTES:
                     raise PoseNetError(f'{path} has a chunk of {claimed} bytes')
+            if end > size:
+                return  # it is cut or damaged here
             file.seek(end)
 
 
