@@ -17,14 +17,8 @@ from pathlib import Path
 from posenet_ros.errors import DependencyError, PoseNetError
 
 PYTHON_VARIABLE = 'POSENET_PYTHON'
-# Modules that not everybody needs, and what installs them.
-OPTIONAL = {
-    'pyarrow': 'pyarrow',
-    'ray': 'ray',
-    'upath': 'universal_pathlib',
-    's3fs': 's3fs',
-    'gcsfs': 'gcsfs',
-}
+# Modules that setup_robot does not install, and the packages that they are in.
+OPTIONAL = {'pyarrow': 'pyarrow', 'ray': 'ray', 'upath': 'universal_pathlib'}
 _STARTED_AS = '_POSENET_STARTED_AS'  # set while one Python hands over to another
 
 
@@ -132,9 +126,8 @@ def dependencies_for(purpose: str) -> Iterator[None]:
                 f'This is Python {version} at {sys.executable}: it has to be the one that this '
                 'ROS 2 was built for, with its setup.bash sourced'
             )
-        elif not module or module in OPTIONAL:
-            package = OPTIONAL.get(module, 'what is named')
-            advice = f'It is optional: {sys.executable} -m pip install {package}'
+        elif module in OPTIONAL:
+            advice = f'It is optional: {sys.executable} -m pip install {OPTIONAL[module]}'
         else:
             advice = (
                 f'{sys.executable} does not have it; `ros2 run posenet_ros setup_robot` makes an '

@@ -108,7 +108,6 @@ def run(options: argparse.Namespace) -> None:
     else:
         jobs = _jobs(options, output, tables, settings)
     problems = Problems()
-    outcomes: list[Outcome] = []
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         known = [None] if one else list(pool.map(finished_before, jobs))
         left = [job for job, outcome in zip(jobs, known, strict=True) if outcome is None]
@@ -116,8 +115,8 @@ def run(options: argparse.Namespace) -> None:
         bar = BagProgress({job.name: size for job, size in zip(left, sizes, strict=True)})
     # The problems of one bag are told at once; those of many beside the bag's name.
     told = problems.warn if one and in_this_process(options) else None
+    outcomes = [outcome for outcome in known if outcome is not None]
     with kept(output if one and not is_remote(output) else None), bar:
-        outcomes = [outcome for outcome in known if outcome is not None]
         if left:
             with opened_workers(options, settings.runtime, bar.tick, told) as workers:
                 bar.watch(workers)
@@ -129,7 +128,11 @@ def run(options: argparse.Namespace) -> None:
                     if outcome.error and not one:
                         problems.warn(f'{outcome.name}: {outcome.error}')
     if one:
-        _report_one(outcomes[0], output, jobs[0].source)
+        if outcomes[0].error:
+            raise PoseNetError(outcomes[0].error)
+        say(f'{output}: {_counts(outcomes[0])}')
+        problems.items = len(outcomes[0].problems)
+        problems.raise_if_incomplete(jobs[0].source)
     else:
         _report_many(outcomes, output)
 
@@ -196,14 +199,6 @@ def _jobs(
     if in_the_way:
         raise PoseNetError(f'{output} is a bag, where the folder of many is needed')
     return jobs
-
-
-def _report_one(outcome: Outcome, output: Path, source: Path) -> None:
-    if outcome.error:
-        raise PoseNetError(outcome.error)
-    say(f'{output}: {_counts(outcome)}')
-    if outcome.problems:
-        raise PoseNetError(f'{source} could not be read completely (see above)')
 
 
 def _report_many(outcomes: Sequence[Outcome], output: Path) -> None:

@@ -336,14 +336,13 @@ def _settings(options: argparse.Namespace) -> list[Setting]:
 
 
 def _setting(name: str, options: argparse.Namespace) -> Setting:
-    # Threads that spin would slow down the other settings; and the node's do not.
-    runtime = config_from(RuntimeConfig, options)
-    return Setting(
-        name,
-        config_from(ModelConfig, options),
-        config_from(DecoderConfig, options),
-        runtime if in_this_process(options) else runtime_of_workers(options),
-    )
+    if in_this_process(options):
+        # Threads that spin would slow down the other settings; and the node's do not.
+        runtime = config_from(RuntimeConfig, options)
+    else:
+        runtime = runtime_of_workers(options)
+    model, decoder = config_from(ModelConfig, options), config_from(DecoderConfig, options)
+    return Setting(name, model, decoder, runtime)
 
 
 def _table(evaluations: Sequence[Evaluation]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -90,21 +90,18 @@ def add_video_options(parser: argparse.ArgumentParser) -> None:
     add_options(parser, TrackerConfig)
 
 
-def stream_from(
-    options: argparse.Namespace, config: ModelConfig, ids: Iterator[int] | None = None
-) -> PoseStream:
+def stream_from(options: argparse.Namespace, config: ModelConfig) -> PoseStream:
     """What is remembered of a video, as the options say.
 
     Args:
         options: of the command.
         config: of the model.
-        ids: where ids come from, if several streams share them.
 
     Raises:
         ConfigError: a value is not allowed.
     """
     tracker, smoothing = tracking_from(options, config)
-    return PoseStream(config, tracker, smoothing, ids)
+    return PoseStream(config, tracker, smoothing)
 
 
 def tracking_from(

@@ -135,9 +135,12 @@ class Bag:
                 (damaged or self._problem)(f'{self._path}: {error}')
 
     def parts(self, topics: Collection[Topic], most: int) -> list[Part]:
-        """The bag in parts of about `most` messages of some topics: together they are `records`."""
-        if self.copied:  # it would be copied again for each part
-            return [Part(i) for i in range(len(self._files))][:1]
+        """The bag in parts of about `most` messages of some topics: together they are `records`.
+
+        None if it was copied to be read: it would be copied again for each part.
+        """
+        if self.copied:
+            return []
         parts = []
         for i, file in enumerate(self._files):
             cuts = file.cuts(topics, most)

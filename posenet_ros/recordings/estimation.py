@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -34,7 +35,7 @@ from posenet_ros.recordings.workers import ModelFailed, Worker
 from posenet_ros.stream import Look, PoseStream
 
 FRAMES_OF_A_PART = 1000
-SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_BETWEEN_TRIES = 0.5  # to write what another run is writing
 
 
 def estimate_bag(worker: Worker, job: BagJob, may_cut: bool) -> Outcome | Cut:
@@ -53,10 +54,10 @@ def estimate_bag(worker: Worker, job: BagJob, may_cut: bool) -> Outcome | Cut:
             worker.count(0, images)
             return Cut(parts)
     net = worker.net(settings.model, settings.runtime)
-    streams = _Streams(settings)
+    streams = _streams(settings)
 
     def poses_of(image: np.ndarray, topic: str, seconds: float) -> list[Pose]:
-        poses = net.estimate_stream(image, seconds, streams.of(topic), settings.decoder)
+        poses = net.estimate_stream(image, seconds, streams[topic], settings.decoder)
         worker.count(1)
         return poses
 
@@ -88,10 +89,10 @@ def finish_bag(
     It cannot if a part is damaged, or the bag is not what it was: then it has to be done whole.
     """
     settings = job.settings
-    streams = _Streams(settings)
+    streams = _streams(settings)
 
     def poses_of(look: Look, topic: str, seconds: float) -> list[Pose]:
-        return follow_look(look, seconds, streams.of(topic), settings.decoder)
+        return follow_look(look, seconds, streams[topic], settings.decoder)
 
     try:
         return _written(worker, job, poses_of, _chained(looks))
@@ -125,7 +126,7 @@ def _written(
 
     deadline = time.monotonic() + job.patience
     while time.monotonic() < deadline and is_written(job.target):
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(SECONDS_BETWEEN_TRIES)
     try:
         with ExitStack() as stack:
             check_target(job)
@@ -167,21 +168,12 @@ def _written(
     return Outcome(job.name, *numbers, tuple(problems), tuple(notes))
 
 
-class _Streams:
+def _streams(settings: BagSettings) -> defaultdict[str, PoseStream]:
     """What is remembered of each topic; ids are shared."""
-
-    def __init__(self, settings: BagSettings) -> None:
-        self._settings = settings
-        self._ids = itertools.count(1)
-        self._streams: dict[str, PoseStream] = {}
-
-    def of(self, topic: str) -> PoseStream:
-        if topic not in self._streams:
-            settings = self._settings
-            self._streams[topic] = PoseStream(
-                settings.model, settings.tracker, settings.smoothing, self._ids
-            )
-        return self._streams[topic]
+    ids = itertools.count(1)
+    return defaultdict(
+        lambda: PoseStream(settings.model, settings.tracker, settings.smoothing, ids)
+    )
 
 
 def _chained(looks: Iterable[list[Look | ImageError] | None]) -> Iterator[Look | ImageError]:

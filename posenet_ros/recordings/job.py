@@ -154,8 +154,8 @@ def check_target(job: BagJob) -> None:
         raise PoseNetError(f'{job.table} exists already, and is no table of an earlier run')
     if not is_remote(job.target):
         for folder in job.target.parents:
-            if (folder / 'metadata.yaml').exists():
-                raise PoseNetError(f'{job.target} would lie in the bag {folder}')
+            if notes_of(folder):
+                raise PoseNetError(f'{job.target} would lie in the result {folder}')
 
 
 def size_of(source: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
@@ -11,7 +12,7 @@ from posenet_ros.recordings.job import BagJob, Cut, Outcome, failed
 from posenet_ros.recordings.workers import ModelFailed, Workers
 
 TASKS_PER_WORKER = 2  # one runs, and one waits
-SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_BETWEEN_TICKS = 0.5
 
 
 def run_bags(
@@ -29,19 +30,15 @@ def run_bags(
     """
     rest = iter(jobs)
     running: dict[Future[Any], BagJob] = {}
-    exhausted = False
     while True:
-        while not exhausted and len(running) < TASKS_PER_WORKER * workers.size:
-            job = next(rest, None)
-            if job is None:
-                exhausted = True
-            else:
-                running[workers.submit((estimate_bag, (job, workers.size > 1)))] = job
-                if workers.size == 1:
-                    break  # it may be this process, which has done it by now
+        size = workers.size
+        # One worker may be this process, which does a bag when it is given.
+        free = (TASKS_PER_WORKER * size if size > 1 else 1) - len(running)
+        for job in itertools.islice(rest, max(0, free)):
+            running[workers.submit((estimate_bag, (job, size > 1)))] = job
         if not running:
             return
-        done, _ = wait(running, SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED)
+        done, _ = wait(running, SECONDS_BETWEEN_TICKS, FIRST_COMPLETED)
         if not done:
             waiting()
         for future in done:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 from posenet_ros.environment import dependencies_for
-from posenet_ros.errors import PoseNetError, in_words
+from posenet_ros.errors import DependencyError, PoseNetError, in_words
 
 
 def path_of(text: str) -> Path:
@@ -26,11 +27,13 @@ def path_of(text: str) -> Path:
         return Path(unquote(urlsplit(text).path))
     with dependencies_for(f'reading {text}'):
         from upath import UPath
-
+    try:
         with errors_of(text):
             path: Any = UPath(text)
             _ = path.fs
-        return cast(Path, path)
+    except ImportError as error:  # fsspec says which package it needs for this protocol
+        raise DependencyError(f'{text}: {error} (this is {sys.executable})') from error
+    return cast(Path, path)
 
 
 def anywhere(path: Path) -> Path:

@@ -218,11 +218,9 @@ class PoseNetNode(LifecycleNode):
         # thread for 0.1 s, in the middle of a frame.
         gc.collect()
         gc.freeze()
-        lazy = self._node_parameters.values['lazy'] and not values['publish_tf']
-        seen = self.count_subscribers(self.resolve_topic_name('~/poses'))
-        idle = (
-            '; idle until somebody subscribes, to ~/poses for example' if lazy and not seen else ''
-        )
+        cameras = self._pipeline.cameras.values()
+        rests = _is_lazy(self._node_parameters.values) and not any(c.wanted() for c in cameras)
+        idle = '; idle until somebody subscribes, to ~/poses for example' if rests else ''
         seconds = time.monotonic() - started
         self.get_logger().info(f'{_described(net)}: ready in {seconds:.1f} s{idle}')
         self.get_logger().debug(f'{net.backend.name}: {net.backend_reason}')
@@ -302,7 +300,7 @@ class PoseNetNode(LifecycleNode):
         self, topics: dict[str, CameraTopics], depth: dict[str, DepthTopics]
     ) -> None:
         values = self._node_parameters.values
-        lazy = values['lazy'] and not values['publish_tf']
+        lazy = _is_lazy(values)
         self._bridges = open_bridges(_bridge_names(values), self, list(topics))
         for name in topics:
             self._pipeline.cameras[name] = Camera(
@@ -499,6 +497,11 @@ def _described(net: PoseNet) -> str:
         f'{config.architecture} {config.multiplier:g} at stride {config.output_stride}, input '
         f'{describe_input(config)}, {backend.precision} with {backend.name} on {backend.device}'
     )
+
+
+def _is_lazy(values: Mapping[str, Any]) -> bool:
+    """Whether images are read only while somebody subscribes; of tf nobody knows who listens."""
+    return bool(values['lazy'] and not values['publish_tf'])
 
 
 def _bridge_names(values: Mapping[str, Any]) -> list[str]:

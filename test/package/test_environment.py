@@ -176,8 +176,6 @@ def test_network_that_is_there_needs_neither_onnx_nor_requests(net, default_mode
 def test_optional_package_is_told_with_the_command_that_installs_it():
     with pytest.raises(PoseNetError, match=r'-m pip install ray$'), dependencies_for('--ray'):
         raise ModuleNotFoundError("No module named 'ray'", name='ray')
-    with pytest.raises(PoseNetError, match='Install s3fs'), dependencies_for('reading s3://x'):
-        raise ImportError('Install s3fs to access S3')
 
 
 def test_missing_module_of_our_own_is_no_missing_package():

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -323,6 +324,11 @@ def test_nothing_is_written_over_that_is_no_result(bag, few, capsys):
     assert bag('in', 'out', '--parquet', 'tables') == 1
     assert 'run_0.parquet exists already, and is no table' in capsys.readouterr().err
     assert Path('tables/run_0.parquet').read_text() == 'mine'
+    # A result of this name holds others, or would be one of them.
+    assert bag('in', 'out/run_1') == 1
+    assert 'out/run_1 is a bag, where the folder of many is needed' in capsys.readouterr().err
+    assert bag('in', 'out/run_1/more') == 1
+    assert 'would lie in the result' in capsys.readouterr().err
     Path('out/run_1/diary.txt').write_text('mine')
     assert bag('in', 'out', '--parquet', 'tables', '--score-threshold', '0.4') == 1
     assert 'run_1 exists already, and is no result' in capsys.readouterr().err
@@ -382,6 +388,15 @@ def test_store_that_is_not_there_is_an_error(bag, capsys, url, monkeypatch):
     assert bag(url, 'out') == 1
     said = capsys.readouterr().err
     assert url in said and 'Traceback' not in said
+
+
+def test_package_that_a_protocol_needs_is_named(bag, capsys):
+    pytest.importorskip('upath', reason='pip install posenet_ros[cloud]')
+    if find_spec('gcsfs'):
+        pytest.skip('gcsfs is installed')
+    assert bag('gs://robots/in', 'out') == 1
+    said = capsys.readouterr().err
+    assert 'gs://robots/in: ' in said and 'gcsfs' in said and sys.executable in said
 
 
 @pytest.fixture
