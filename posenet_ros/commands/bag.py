@@ -32,7 +32,9 @@ from posenet_ros.recordings.job import BagJob, BagSettings, Outcome, finished_be
 from posenet_ros.recordings.storage import anywhere, errors_of, is_remote, path_of
 
 REQUESTS_AT_ONCE = 16  # to where the bags are
-LOST_WORKER_SECONDS = 30.0  # until it is really gone
+# Until what an earlier run or a lost node was writing is let go.
+ENDED_RUN_SECONDS = 2.0
+LOST_NODE_SECONDS = 30.0
 
 EXAMPLES = """examples:
   posenet bag recorded/ with_poses/
@@ -95,6 +97,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     with dependencies_for('posenet bag'):
+        from posenet_ros.io.bag_writer import remove_leftovers
         from posenet_ros.recordings.run import run_bags
     settings = _settings(options)
     one = is_one_bag(options.input)
@@ -116,6 +119,9 @@ def run(options: argparse.Namespace) -> None:
     # The problems of one bag are told at once; those of many beside the bag's name.
     told = problems.warn if one and in_this_process(options) else None
     outcomes = [outcome for outcome in known if outcome is not None]
+    for job, outcome in zip(jobs, known, strict=True):
+        if outcome is not None and not is_remote(job.target):
+            remove_leftovers(job.target)
     with kept(output if one and not is_remote(output) else None), bar:
         if left:
             with opened_workers(options, settings.runtime, bar.tick, told) as workers:
@@ -182,6 +188,7 @@ def _jobs(
     options: argparse.Namespace, output: Path, tables: Path | None, settings: BagSettings
 ) -> list[BagJob]:
     """The jobs of many bags. What lies where a result should be, and is none, is an error."""
+    seconds = ENDED_RUN_SECONDS if options.ray is None else LOST_NODE_SECONDS
     jobs = [
         BagJob(
             found.name,
@@ -190,7 +197,7 @@ def _jobs(
             None if tables is None else anywhere(tables / f'{found.name}.parquet'),
             settings,
             replace=True,
-            patience=0.0 if options.ray is None or is_remote(output) else LOST_WORKER_SECONDS,
+            patience=0.0 if is_remote(output) else seconds,
         )
         for found in find_bags(options.input, [output])
     ]

@@ -19,7 +19,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from posenet_ros.atomic_file import lock, partial_name, to_disk
+from posenet_ros.atomic_file import is_written, lock, partial_name, to_disk
 from posenet_ros.core.decode import Pose
 from posenet_ros.core.keypoints import SNAKE_CASE_NAMES
 from posenet_ros.errors import PoseNetError
@@ -223,6 +223,16 @@ class PoseBagWriter:
         data = self._store.serialize_cdr(message, kind)
         with self._errors():
             self._writer.write(self._connections[topic, kind], time, data)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what is left of the partial bag where a run ended just after `path` was complete."""
+    partial = partial_name(path)
+    if not partial.is_dir() or is_written(path):
+        return
+    shutil.rmtree(partial / BEFORE, ignore_errors=True)
+    with contextlib.suppress(OSError):  # something else is in it
+        partial.rmdir()
 
 
 @functools.lru_cache

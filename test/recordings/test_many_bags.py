@@ -312,6 +312,12 @@ def test_run_that_ended_between_two_steps_loses_no_result(bag, few, capsys):
     assert bag('in', 'out') == 0
     assert files_of('out') == before
     assert '2 of them by an earlier run' in capsys.readouterr().out
+    # One step later: the new result has its name, and the old one is not yet removed.
+    Path('out/run_1.partial').mkdir()
+    shutil.copytree('out/run_1', 'out/run_1.partial/.before')
+    assert bag('in', 'out') == 0
+    assert files_of('out') == before and not Path('out/run_1.partial').exists()
+    assert '3 of them by an earlier run' in capsys.readouterr().out
     Path('out/run_2/run_2.mcap').unlink()
     assert bag('in', 'out') == 0
     assert files_of('out') == before

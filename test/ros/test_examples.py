@@ -63,7 +63,7 @@ def test_a_raised_hand_is_told_once(example, peer):
     show(300, 3)
     show(100, 20)
     assert peer.spin_until(lambda: [m.data for m in raised] == [7, 7])
-    assert 'person 7 raises a hand' in process.output
+    process.wait_for('person 7 raises a hand')
 
 
 def test_people_are_counted_where_they_stand(example, peer):

@@ -101,7 +101,7 @@ def test_bad_photo_of_a_folder_is_passed_over(peer, source, tmp_path):
     process = source(tmp_path, rate=20.0)
     assert peer.spin_until(lambda: len(images) >= 4)
     assert [i.data[0] for i in images[:4]] == [1, 3, 1, 3]
-    assert '2.png is not an image' in process.output
+    process.wait_for('2.png is not an image')
 
 
 def test_depth_images_come_with_their_photos(peer, source, tmp_path):
@@ -129,6 +129,7 @@ def test_depth_images_that_are_too_few_are_refused(source, tmp_path, photo):
     (tmp_path / 'depth').mkdir()
     process = source(photo, depth_source=tmp_path / 'depth')
     assert wait_until(lambda: not process.running())
+    assert process.stop() == 1
     assert 'It has 0 images, and source 1 photos' in process.output
 
 

@@ -180,7 +180,7 @@ def test_model_that_hangs_is_told_and_its_frames_are_counted_apart(
     fault.unlink()
     poses.clear()
     camera.send_until(image, lambda: poses and newest(found).level == DiagnosticStatus.OK)
-    assert 'the model does not hang any more' in node.output
+    node.wait_for('the model does not hang any more')
 
 
 def test_lifecycle_says_that_it_cannot_replace_a_model_that_hangs(
@@ -195,7 +195,7 @@ def test_lifecycle_says_that_it_cannot_replace_a_model_that_hangs(
     assert change_state(peer, Transition.TRANSITION_CLEANUP)
     assert peer.spin_until(lambda: told(found, 'restart the process'))
     assert not change_state(peer, Transition.TRANSITION_CONFIGURE)
-    assert 'still hangs' in node.output
+    node.wait_for('still hangs')
     fault.unlink()
     assert peer.spin_until(lambda: change_state(peer, Transition.TRANSITION_CONFIGURE))
     assert change_state(peer, Transition.TRANSITION_ACTIVATE)
@@ -318,7 +318,7 @@ def test_compressed_image_that_claims_too_much_costs_nothing(start_node, peer, a
     camera.send_until(message(good), lambda: len(poses) > 2)
     assert len(clear_people(poses[-1])) == 1
     assert peak_memory(node.pid) - before < 100_000  # KiB
-    assert 'claim 20000 x 20000 pixels; at most' in node.output
+    node.wait_for('claim 20000 x 20000 pixels; at most')
 
 
 def test_largest_compressed_image_is_a_parameter(start_node, peer, astronaut):

@@ -189,8 +189,8 @@ def test_a_port_that_is_taken_is_named(start, view):
     port = url.rstrip('/').rsplit(':', 1)[1]
     process = start('posenet_view', '--ros-args', '-p', f'port:={port}')
     assert wait_until(lambda: not process.running())
-    assert f'Invalid host 127.0.0.1 or port {port}: cannot listen there' in process.output
     assert process.stop() == 1
+    assert f'Invalid host 127.0.0.1 or port {port}: cannot listen there' in process.output
 
 
 @pytest.mark.parametrize('host', ['127.0.0.1', '::1', 'localhost', '127.8.0.1'])
