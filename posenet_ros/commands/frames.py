@@ -11,7 +11,7 @@ from posenet_ros.commands.progress_bar import with_progress
 from posenet_ros.environment import dependencies_for
 from posenet_ros.errors import ConfigError, PoseNetError, reason
 from posenet_ros.recordings.find import find_bags
-from posenet_ros.recordings.frames import save_frames
+from posenet_ros.recordings.frames import by_name_in_pictures, save_frames
 
 EXAMPLES = """examples:
   posenet frames recorded.mcap to_label/
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
     with dependencies_for('posenet frames'):
         import mcap  # noqa: F401
         import rosbags  # noqa: F401
-    bags = find_bags(options.input)
+    bags = [*by_name_in_pictures(find_bags(options.input)).values()]
     try:
         options.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -97,9 +96,27 @@ def _parsed(source: Path, name: str) -> tuple[dict[str, str], Path | None]:
 
 @functools.lru_cache
 def _bags(source: str) -> dict[str, Path]:
-    with contextlib.suppress(PoseNetError):
-        return {_flat(bag.name): bag.path for bag in find_bags([source])}
-    return {}
+    try:
+        bags = find_bags([source])
+    except PoseNetError:
+        return {}
+    return {name: bag.path for name, bag in by_name_in_pictures(bags).items()}
+
+
+def by_name_in_pictures(bags: Iterable[Found]) -> dict[str, Found]:
+    """Bags by what the names of their frames' pictures begin with.
+
+    Raises:
+        PoseNetError: two would have the same.
+    """
+    named: dict[str, Found] = {}
+    for bag in bags:
+        other = named.setdefault(_flat(bag.name), bag)
+        if other is not bag:
+            raise PoseNetError(
+                f'pictures of {other.path} and {bag.path} would have the same names: rename one'
+            )
+    return named
 
 
 def _flat(name: str) -> str:

@@ -91,7 +91,7 @@ def check_posenet(words):
     _parser().parse_args(words)  # exits with 2 if they are wrong
 
 
-@pytest.mark.parametrize('block', blocks('bash'))
+@pytest.mark.parametrize('block', [*blocks('bash')])
 def test_commands_exist_with_these_arguments(block):
     targets = re.findall(r'(?m)^([a-z0-9-]+):', (ROOT / 'Makefile').read_text())
     for words in commands(block):
@@ -106,7 +106,7 @@ def test_commands_exist_with_these_arguments(block):
                 assert '=' in target or target in targets, words
 
 
-@pytest.mark.parametrize('block', blocks('python'))
+@pytest.mark.parametrize('block', [*blocks('python')])
 def test_python_is_python_and_its_names_are_there(block):
     tree = ast.parse(block)
     for node in ast.walk(tree):
@@ -146,7 +146,7 @@ def check_values(given, allowed):
     given_parameters(lambda name: texts.get(name, '').removesuffix('...\n').strip())
 
 
-@pytest.mark.parametrize('block', blocks('yaml'))
+@pytest.mark.parametrize('block', [*blocks('yaml')])
 def test_parameters_of_yaml_exist(block):
     of_cameras = {spec.name for spec in PARAMETERS if spec.group in CAMERA_GROUPS}
     for node in yaml.safe_load(block).values():
@@ -167,9 +167,18 @@ def test_services_and_topics_of_ours_exist(page):
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
-def test_links_lead_to_files(page):
-    for target in re.findall(r'\]\((?!https?:|#)([^)#\s]+)', page.read_text()):
-        assert (page.parent / target).exists(), f'{page.name}: {target}'
+def test_links_lead_to_files_and_their_headings(page):
+    links = re.findall(r'\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?', page.read_text())
+    for target, heading in links:
+        to = page.parent / target if target else page
+        assert to.exists(), f'{page.name}: {target}'
+        assert not heading or heading in headings_of(to), f'{page.name}: {target}#{heading}'
+
+
+def headings_of(page):
+    """The anchors that GitHub and Sphinx give to a page's headings."""
+    headings = re.findall(r'(?m)^#+ (.*)$', page.read_text())
+    return {re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-') for heading in headings}
 
 
 def test_every_page_is_in_the_index():

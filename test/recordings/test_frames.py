@@ -9,7 +9,7 @@ from generated_bags import START, STEP, make_bag
 
 pytest.importorskip('rosbags', reason='the package rosbags is not installed')
 
-from posenet_ros import ImageError
+from posenet_ros import ImageError, PoseNetError
 from posenet_ros.commands import main
 from posenet_ros.recordings import frames
 
@@ -54,6 +54,16 @@ def test_what_is_no_frame_is_named(recordings):
     nowhere = frames.frame_name('day/run_1', '/camera/image_raw', 7)
     with pytest.raises(ImageError, match='has no image on /camera/image_raw at 7 ns'):
         frames.read_frame(recordings, nowhere)
+
+
+def test_bags_whose_pictures_would_have_the_same_names_are_refused(recordings, capsys):
+    (recordings / 'day/run_1').rename(recordings / 'day-run_0')
+    assert main(['frames', 'in', 'out']) == 1
+    said = capsys.readouterr().err
+    assert 'day/run_0' in said and 'day-run_0' in said and 'the same names: rename one' in said
+    name = frames.frame_name('day/run_0', '/camera/image_raw', START)
+    with pytest.raises(PoseNetError, match='the same names'):
+        frames.read_frame(recordings, name)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """The examples, as they are started, on what the node publishes of a video and of an image."""
 
+import re
+import sys
+
 import pytest
 from geometry_msgs.msg import Twist
 from goldens import ROOT, SHARED
 from posenet_ros.msg import Keypoint, PersonPose, PersonPose3D, PoseArray, PoseArray3D
-from ros_processes import NODE
+from ros_processes import NODE, Process
 from std_msgs.msg import Int32
 
 pytestmark = pytest.mark.slow
@@ -164,3 +167,37 @@ def test_examples_run_on_a_video_and_end_on_ctrl_c(start, start_node, example, p
     assert peer.spin_until(seen, 60), process.output
     assert process.stop() == 0
     assert 'Traceback' not in process.output
+
+
+def test_the_condition_of_the_page_on_behaviour_trees(peer, tmp_path):
+    pytest.importorskip('py_trees', reason='the package py_trees is not installed')
+    page = (ROOT / 'doc/behaviour_trees.md').read_text()
+    program = '\n'.join(re.findall(r'```python\n(.*?)```', page, re.DOTALL))
+    shown = 'lambda tree: print(tree.root.status.name, py_trees.blackboard.Blackboard.storage)'
+    started, spin = program.split('rclpy.spin(node)')
+    started += f'tree.add_post_tick_handler({shown})\n'
+    (tmp_path / 'tree').write_text(f'{started}rclpy.spin(node){spin}')
+    poses = peer.create_publisher(PoseArray, f'{NODE}/poses', 10)
+    process = Process(sys.executable, str(tmp_path / 'tree'))
+    try:
+        process.wait_for('FAILURE')  # nothing is known
+        assert peer.spin_until(lambda: poses.get_subscription_count() > 0)
+
+        def ticks(wrist_y):
+            before = len(process.output)
+            for _ in range(10):
+                message = PoseArray()
+                message.header.stamp = peer.get_clock().now().to_msg()
+                message.poses = [person(7, right_shoulder=(100, 200), right_wrist=(100, wrist_y))]
+                poses.publish(message)
+                peer.spin_for(0.1)
+            return process.output[before:]
+
+        assert 'SUCCESS' not in ticks(300)
+        assert "SUCCESS {'/person': 7}" in ticks(100)
+        assert ticks(300).splitlines()[-1].startswith('FAILURE')
+        ticks(100)
+        peer.spin_for(1.5)  # the camera is unplugged
+        assert process.output.splitlines()[-1].startswith('FAILURE')
+    finally:
+        process.stop()
