@@ -73,7 +73,7 @@ demo: env ## from nothing to poses over real ROS topics, and demo.png (IMAGE=pho
 	@$(IN_ENV) python tools/demo.py $${IMAGE:+--image "$$IMAGE"} $${VIDEO:+--video "$$VIDEO"}
 
 test: env $(BUILD)/cuda/.built $(BUILD)/distribution/.built ## the whole test suite (PYTEST_ARGS=...)
-	@$(IN_ENV) POSENET_DISTRIBUTION=$(BUILD)/distribution python -m pytest \
+	@$(IN_ENV) POSENET_DISTRIBUTION=$(BUILD)/distribution OPENBLAS_NUM_THREADS=1 python -m pytest \
 	  $(IN_PARALLEL) $(PYTEST_ARGS)
 
 quick: env $(BUILD)/cuda/.built ## the fast tests, two minutes

@@ -32,6 +32,13 @@ def program(path: Path) -> Path:
     return path
 
 
+@pytest.mark.xdist_group('together')
+def test_groups_of_tests_stay_together(request):
+    if not request.config.getoption('loadgroup', False):
+        pytest.skip('groups are kept with pytest -n 2 --dist loadgroup, as in make test')
+    assert request.node.nodeid.endswith('@together')  # pytest-xdist has seen the group
+
+
 def test_running_python_is_used_without_an_environment(home):
     assert chosen_python() is None
 

@@ -25,7 +25,8 @@ from posenet_ros.recordings import estimation
 from posenet_ros.recordings.job import notes_of
 from posenet_ros.recordings.storage import local_copy
 
-pytestmark = pytest.mark.slow
+# One worker of pytest-xdist: the bags are made once.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group('many_bags')]
 
 NUMBER = int(os.environ.get('MANY_BAGS', '25'))
 
@@ -276,8 +277,15 @@ def test_mistakes_end_the_run_once(few, tmp_path, monkeypatch, capsys, arguments
     assert said.count(named) == 1 and said.startswith('posenet: ')
 
 
-@pytest.mark.parametrize('workers', [[], ['--workers', '2']])
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ('number', 'workers'),
+    [
+        (signal.SIGINT, ['--workers', '2']),
+        (signal.SIGTERM, []),
+        (signal.SIGKILL, []),
+        (signal.SIGKILL, ['--workers', '2']),
+    ],
+)
 def test_end_in_the_middle_loses_the_bags_in_hand(
     start, bag, tmp_path, astronaut, capsys, number, workers
 ):

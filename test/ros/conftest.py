@@ -34,6 +34,7 @@ IN_THE_OTHER_WORKER = (
 NodePoses = Callable[[np.ndarray], list[Pose]]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
