@@ -5,6 +5,8 @@ Source: tfjs-models/posenet 2.2.2, keypoints.ts. Left and right are the person's
 
 from __future__ import annotations
 
+import re
+
 KEYPOINT_NAMES = (
     'nose',
     'leftEye',
@@ -87,3 +89,15 @@ COCO_SIGMAS = (
 # takes 0.15 for its own scores, which are higher; these leave out hardly more people at 0.15.
 MIN_KEYPOINT_SCORE = 0.3
 MIN_POSE_SCORE = 0.1
+
+
+def keypoint_of(name: object) -> int | None:
+    """Which keypoint a name means, however it is written: left_eye, Left eye, leftEye."""
+    return _NUMBERS.get(_letters(name)) if isinstance(name, str) else None
+
+
+def _letters(name: str) -> str:
+    return re.sub('[^a-z]', '', name.lower())
+
+
+_NUMBERS = {_letters(name): number for number, name in enumerate(KEYPOINT_NAMES)}

@@ -1,4 +1,4 @@
-"""Photos with people's own labels, in COCO's keypoint format.
+"""Photos with people's own labels, in COCO's keypoint format or as Label Studio exports them.
 
 Source: https://cocodataset.org/#format-data. Other data sets come in the same form with other
 keypoints (CrowdPose, for one): those that COCO has too are taken, by their names.
@@ -7,6 +7,7 @@ keypoints (CrowdPose, for one): those that COCO has too are taken, by their name
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from posenet_ros.core.decode import Pose
-from posenet_ros.core.keypoints import NUM_KEYPOINTS, SNAKE_CASE_NAMES
+from posenet_ros.core.keypoints import NUM_KEYPOINTS, SNAKE_CASE_NAMES, keypoint_of
 from posenet_ros.errors import LabelError, everything_as
+from posenet_ros.evaluation import label_studio
 
 PERSON = 1  # COCO's category
 # Where a data set gives no area: the share of the box that COCO's people cover, as CrowdPose and
@@ -46,13 +48,13 @@ class Photo:
 
     id: int
     file_name: str
-    height: int
+    height: int  # 0 where the file does not say, and nobody is labelled
     width: int
     people: tuple[Person, ...]
 
 
 def read_labels(path: Path, where: Mapping[str, str] | None = None) -> list[Photo]:
-    """The photos of a COCO keypoint file.
+    """The photos of a COCO keypoint file, or of Label Studio's export as JSON.
 
     Args:
         path: of the JSON.
@@ -66,9 +68,12 @@ def read_labels(path: Path, where: Mapping[str, str] | None = None) -> list[Phot
 
 
 def _photos(content: Any, path: Path, where: Mapping[str, str] | None) -> list[Photo]:
-    if not isinstance(content, dict) or not {'images', 'annotations'} <= content.keys():
-        raise LabelError(f'{path} is not a COCO file: it has no "images" and "annotations"')
     try:
+        if label_studio.is_export(content):
+            content = label_studio.to_coco(content)
+        if not isinstance(content, dict) or not {'images', 'annotations'} <= content.keys():
+            raise LabelError('it is not a COCO file: it has no "images" and "annotations"')
+        label_studio.refuse_coco_export(content)
         columns = _columns(content.get('categories') or [])
         people: dict[int, list[Person]] = {}
         for annotation in content['annotations']:
@@ -81,10 +86,14 @@ def _photos(content: Any, path: Path, where: Mapping[str, str] | None) -> list[P
             for image in content['images']
             if all(str(image.get(key)) == value for key, value in (where or {}).items())
         ]
+    except LabelError as error:
+        raise LabelError(f'{path} cannot be used: {error}') from error
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise LabelError(
             f"{path} is not in COCO's keypoint format: {type(error).__name__}: {error}"
         ) from error
+    if not people and any(annotation.get('keypoints') for annotation in content['annotations']):
+        raise LabelError(f'{path}: no annotation with keypoints is of a category that has them')
     if not photos:
         wanted = f' with {where}' if where else ''
         raise LabelError(f'{path} has no images{wanted}')
@@ -171,7 +180,9 @@ def to_coco(photos: list[Photo]) -> dict[str, Any]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        if zipfile.is_zipfile(path):
+            raise LabelError(f'{path} is a zip archive: unpack it, and take the JSON file inside')
+        return json.loads(path.read_bytes())
     except OSError as error:
         raise LabelError(f'cannot read {path}: {error.strerror}') from error
     except ValueError as error:
@@ -195,6 +206,8 @@ def _finite(values: Any) -> np.ndarray:
 
 def _photo(image: Mapping[str, Any], people: Mapping[int, list[Person]]) -> Photo:
     number, name = _id(image['id']), image['file_name']
+    if image.get('height') is None and image.get('width') is None and number not in people:
+        return Photo(number, str(name), 0, 0, ())
     height, width = int(image['height']), int(image['width'])
     if not isinstance(name, str) or min(height, width) < 1:
         raise ValueError(f'image {number} has the name {name!r} and the size {width} x {height}')
@@ -208,15 +221,21 @@ def _columns(categories: list[Any]) -> dict[int, list[int | None]]:
     columns: dict[int, list[int | None]] = {}
     for category in categories:
         if category.get('keypoints'):
-            known = [name.lower().replace(' ', '_') for name in category['keypoints']]
-            found = [known.index(name) if name in known else None for name in SNAKE_CASE_NAMES]
+            found: list[int | None] = [None] * NUM_KEYPOINTS
+            for column, name in enumerate(category['keypoints']):
+                number = keypoint_of(name)
+                if number is not None and found[number] is None:
+                    found[number] = column
             if any(column is not None for column in found):
                 columns[category['id']] = found
         elif category.get('name') == 'person':
             columns[category['id']] = list(range(NUM_KEYPOINTS))
     if not columns:
-        wanted = ', '.join(SNAKE_CASE_NAMES)
-        raise ValueError(f'no category has the name person, or any of the keypoints {wanted}')
+        names = [str(name) for category in categories for name in category.get('keypoints') or []]
+        raise LabelError(
+            f'no category has any of the keypoints {", ".join(SNAKE_CASE_NAMES)}, or the name '
+            f'person and no names of keypoints; there are {", ".join(names[:3]) or "none"}'
+        )
     return columns
 
 

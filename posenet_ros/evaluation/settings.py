@@ -162,7 +162,15 @@ def estimate_timed(
 
 def is_there(photo: Photo, folder: Path) -> bool:
     """Whether a photo is a file of a folder, or by its name a frame of a bag."""
-    return (folder / photo.file_name).is_file() or is_frame_name(folder, photo.file_name)
+    return _file_of(photo, folder) is not None or is_frame_name(folder, photo.file_name)
+
+
+def _file_of(photo: Photo, folder: Path) -> Path | None:
+    """The file of a photo. Labelling tools put folders, or a few characters and -, before names."""
+    parts = Path(photo.file_name).name.split('-')
+    ends = ('-'.join(parts[i:]) for i in range(len(parts)))
+    files = (folder / name for name in (photo.file_name, *ends) if name)
+    return next((file for file in files if file.is_file()), None)
 
 
 def read_photo(photo: Photo, folder: Path) -> np.ndarray:
@@ -177,11 +185,9 @@ def read_photo(photo: Photo, folder: Path) -> np.ndarray:
         PoseNetError: a bag cannot be read.
         LabelError: its labels are for another size.
     """
-    if (folder / photo.file_name).is_file():
-        image = read_image(folder / photo.file_name)
-    else:
-        image = read_frame(folder, photo.file_name)
-    if image.shape[:2] != (photo.height, photo.width):
+    file = _file_of(photo, folder)
+    image = read_frame(folder, photo.file_name) if file is None else read_image(file)
+    if photo.height and image.shape[:2] != (photo.height, photo.width):
         raise LabelError(
             f'{folder / photo.file_name} is {image.shape[1]} x {image.shape[0]} pixels, and its '
             f'labels are for {photo.width} x {photo.height}'

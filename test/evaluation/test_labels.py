@@ -1,6 +1,7 @@
 """Labels and predictions in COCO's keypoint format, and in those of others."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -83,6 +84,102 @@ def test_photos_are_chosen_by_the_values_of_their_entry(tmp_path):
     assert len(read_labels(path, {'split': 'val'})) == 1
     with pytest.raises(LabelError, match=r"has no images with \{'split': 'train'\}"):
         read_labels(path, {'split': 'train'})
+
+
+@pytest.mark.parametrize('write', [str.upper, lambda n: n.replace('_', '-'), lambda n: n.title()])
+def test_names_of_keypoints_may_be_written_in_other_ways(tmp_path, write):
+    (photo,) = read_labels(coco_file(tmp_path))
+    names = [write(name) for name in coco_names()]
+    (same,) = read_labels(
+        coco_file(tmp_path, categories=[{'id': 1, 'name': 'person', 'keypoints': names}])
+    )
+    assert same.people[0].labelled.tolist() == photo.people[0].labelled.tolist()
+
+
+def test_what_labelling_tools_get_wrong_is_named(tmp_path):
+    numbered = [{'id': 1, 'name': 'person', 'keypoints': [str(i) for i in range(17)]}]
+    with pytest.raises(LabelError, match=r'no category has any of .*there are 0, 1, 2$'):
+        read_labels(coco_file(tmp_path, categories=numbered))
+    forklifts = [{'id': 3, 'name': 'person', 'keypoints': coco_names()}]
+    with pytest.raises(LabelError, match='no annotation with keypoints is of a category'):
+        read_labels(coco_file(tmp_path, categories=forklifts))
+    with pytest.raises(LabelError, match="Label Studio's export as COCO makes one person of all"):
+        read_labels(coco_file(tmp_path, info={'contributor': 'Label Studio'}))
+    with zipfile.ZipFile(tmp_path / 'cvat.zip', 'w') as archive:
+        archive.write(coco_file(tmp_path), 'annotations/person_keypoints_default.json')
+    with pytest.raises(LabelError, match='is a zip archive: unpack it'):
+        read_labels(tmp_path / 'cvat.zip')
+
+
+def region(kind, x, y, owner=None, **value):
+    """As Label Studio 1.23 exports it; percent of a picture of 200 x 100 pixels."""
+    return {
+        'id': f'{kind}{x}{y}',
+        'type': kind,
+        'original_width': 200,
+        'original_height': 100,
+        'image_rotation': 0,
+        'value': {'x': x, 'y': y, **value},
+    } | ({'parentID': owner} if owner else {})
+
+
+def rectangle(x, y):
+    return region('rectanglelabels', x, y, width=10.0, height=50.0, rectanglelabels=['person'])
+
+
+def point(x, y, name, owner=None):
+    return region('keypointlabels', x, y, owner, width=0.2, keypointlabels=[name])
+
+
+def task(number, picture, *results, **annotation):
+    submitted = {'was_cancelled': False, 'updated_at': '2026-11-27', 'result': list(results)}
+    return {'id': number, 'annotations': [submitted | annotation], 'data': {'image': picture}}
+
+
+def label_studio_file(tmp_path, *tasks):
+    path = tmp_path / 'export.json'
+    path.write_text(json.dumps(tasks))
+    return path
+
+
+def test_label_studios_people_keep_their_keypoints(tmp_path):
+    one, other = rectangle(10, 20), rectangle(50, 20)
+    two_people = task(
+        1, '/data/upload/1/1a2b3c4d-a%20b.png', point(12, 30, 'left_eye', one['id']), other, one,
+        point(52, 40, 'Left eye', other['id']),
+    )  # fmt: skip
+    two_people['annotations'] += [
+        {'was_cancelled': False, 'updated_at': '2026-11-26', 'result': [point(1, 1, 'nose')]},
+        {'was_cancelled': True, 'updated_at': '2026-11-28', 'result': []},
+    ]
+    nobody = task(2, '/data/local-files/?d=day_1/b.png')
+    alone = task(3, 's3://bucket/day_1/c.png', point(50, 50, 'nose'))
+    skipped = task(4, 'd.png', was_cancelled=True)
+    photos = read_labels(label_studio_file(tmp_path, two_people, nobody, alone, skipped))
+    assert [photo.file_name for photo in photos] == [
+        '/data/upload/1/1a2b3c4d-a b.png', 'day_1/b.png', '/day_1/c.png',
+    ]  # fmt: skip
+    right, left = photos[0].people
+    assert (photos[0].height, photos[0].width) == (100, 200)
+    assert left.keypoints[1].tolist() == [24, 30] and left.box == (20, 20, 20, 50)
+    assert right.keypoints[1].tolist() == [104, 40] and right.labelled.sum() == 1
+    assert right.area == 0.53 * 20 * 50
+    assert photos[1].people == () and photos[1].height == 0
+    assert photos[2].people[0].keypoints[0].tolist() == [100, 50]
+
+
+@pytest.mark.parametrize(
+    ('results', 'message'),
+    [
+        ([rectangle(1, 2), rectangle(3, 4), point(1, 2, 'nose')], r"nose of a\.png .* is nobody's"),
+        ([point(1, 2, 'nose'), point(3, 4, 'nose')], 'twice for one person'),
+        ([point(1, 2, 'chin')], r'chin of a\.png \(task 1\) is none of nose, left_eye'),
+        ([{'type': 'keypointlabels'}], 'keypoint format'),
+    ],
+)
+def test_label_studios_points_of_nobody_are_refused(tmp_path, results, message):
+    with pytest.raises(LabelError, match=message):
+        read_labels(label_studio_file(tmp_path, task(1, 'a.png', *results)))
 
 
 @pytest.mark.parametrize(
