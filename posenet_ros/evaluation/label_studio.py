@@ -66,7 +66,7 @@ def to_coco(tasks: list[Any]) -> dict[str, Any]:
 
 
 def _people(
-    results: list[Any], width: int, height: int, image: Mapping[str, Any]
+    results: list[Any], width: Any, height: Any, image: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """A rectangle is a person. Percentages become pixels."""
     people: dict[str | None, dict[str, Any]] = {}
