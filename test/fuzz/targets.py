@@ -208,7 +208,20 @@ def labels() -> list[bytes]:
     return [json.dumps(content).encode()]
 
 
-@target(LabelError, examples=labels)
+def label_studio_export() -> list[bytes]:
+    size = {'original_width': 20, 'original_height': 10}
+    box = {'x': 1, 'y': 2, 'width': 30, 'height': 40}
+    results = [
+        {'id': 'a', 'type': 'rectanglelabels', **size, 'value': box},
+        {'parentID': 'a', 'type': 'keypointlabels', **size,
+         'value': {'x': 5, 'y': 6, 'keypointlabels': ['nose']}},
+    ]  # fmt: skip
+    annotation = {'was_cancelled': False, 'updated_at': '2026', 'result': results}
+    task = {'id': 1, 'annotations': [annotation], 'data': {'image': '/data/local-files/?d=a.jpg'}}
+    return [json.dumps([task]).encode()]
+
+
+@target(LabelError, examples=lambda: labels() + label_studio_export())
 def labels_of_people(data: bytes) -> None:
     read_labels(as_file('labels.json', data))
 
