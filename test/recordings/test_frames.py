@@ -1,6 +1,7 @@
 """Frames of bags as pictures to label, and settings scored on bags with labels beside them."""
 
 import json
+from importlib.util import find_spec
 
 import cv2
 import numpy as np
@@ -81,7 +82,7 @@ def test_mistakes_of_frames_are_named(recordings, capsys, arguments, message):
 
 @pytest.mark.slow
 def test_bags_with_labels_beside_them_are_scored_alike_over_workers(
-    recordings, tmp_path, net, capsys
+    recordings, tmp_path, net, capsys, request
 ):
     pytest.importorskip('pycocotools', reason='pip install posenet_ros[evaluate]')
     assert main(['frames', 'in', 'out', '--count', '6']) == 0
@@ -106,7 +107,10 @@ def test_bags_with_labels_beside_them_are_scored_alike_over_workers(
     settings = ['--setting', 'same:', '--setting', 'small: --input-resolution 161']
     options = [*settings, *(['--model-url', model] if model else [])]
     results = []
-    for workers in ([], ['--workers', '2'], ['--workers', '5']):
+    over = [[], ['--workers', '2'], ['--workers', '5']]
+    if find_spec('ray'):
+        over.append([f'--ray={request.getfixturevalue("cluster").address}'])
+    for workers in over:
         assert main(['evaluate', 'in', *options, *workers, '--json', 'scores.json']) == 0
         scores = json.loads((tmp_path / 'scores.json').read_text())
         assert scores[0]['ap'] > 0.9 and scores[0]['photos'] == 6
