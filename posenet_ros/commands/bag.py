@@ -114,14 +114,13 @@ def run(options: argparse.Namespace) -> None:
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         known = [None] if one else list(pool.map(finished_before, jobs))
         left = [job for job, outcome in zip(jobs, known, strict=True) if outcome is None]
+        done = [job.target for job, outcome in zip(jobs, known, strict=True) if outcome is not None]
+        list(pool.map(remove_leftovers, [path for path in done if not is_remote(path)]))
         sizes = pool.map(size_of, [job.source for job in left])
         bar = BagProgress({job.name: size for job, size in zip(left, sizes, strict=True)})
     # The problems of one bag are told at once; those of many beside the bag's name.
     told = problems.warn if one and in_this_process(options) else None
     outcomes = [outcome for outcome in known if outcome is not None]
-    for job, outcome in zip(jobs, known, strict=True):
-        if outcome is not None and not is_remote(job.target):
-            remove_leftovers(job.target)
     with kept(output if one and not is_remote(output) else None), bar:
         if left:
             with opened_workers(options, settings.runtime, bar.tick, told) as workers:

@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from posenet_ros.core.keypoints import NUM_KEYPOINTS, SNAKE_CASE_NAMES, keypoint_of
 from posenet_ros.errors import LabelError
+from posenet_ros.io.source import PHOTO_SUFFIXES
 
-PICTURES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')
 VISIBLE = 2
 
 
@@ -75,9 +75,11 @@ def _people(
             value = result['value']
             left, top = value['x'] * width / 100, value['y'] * height / 100
             box = [left, top, value['width'] * width / 100, value['height'] * height / 100]
-            people[result['id']] = {'bbox': box, 'keypoints': [0.0] * 3 * NUM_KEYPOINTS}
+            people[result['id']] = {'bbox': box}
     if not people:  # the only person of the picture
-        people[None] = {'keypoints': [0.0] * 3 * NUM_KEYPOINTS}
+        people[None] = {}
+    for person in people.values():
+        person['keypoints'] = [0.0] * 3 * NUM_KEYPOINTS
     for result in results:
         if result['type'] != 'keypointlabels':
             continue
@@ -109,6 +111,6 @@ def _picture(task: Mapping[str, Any]) -> str:
         if isinstance(text, str):
             url = urlsplit(text)
             path = parse_qs(url.query).get('d', [unquote(url.path)])[0]
-            if PurePosixPath(path).suffix.lower() in PICTURES:
+            if PurePosixPath(path).suffix.lower() in PHOTO_SUFFIXES:
                 return path
     raise LabelError(f'task {task["id"]} has no picture in its data')

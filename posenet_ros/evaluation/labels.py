@@ -206,10 +206,10 @@ def _finite(values: Any) -> np.ndarray:
 
 def _photo(image: Mapping[str, Any], people: Mapping[int, list[Person]]) -> Photo:
     number, name = _id(image['id']), image['file_name']
-    if image.get('height') is None and image.get('width') is None and number not in people:
-        return Photo(number, str(name), 0, 0, ())
-    height, width = int(image['height']), int(image['width'])
-    if not isinstance(name, str) or min(height, width) < 1:
+    size = image.get('height'), image.get('width')
+    unknown = size == (None, None) and number not in people
+    height, width = (0, 0) if unknown else (int(image['height']), int(image['width']))
+    if not isinstance(name, str) or (min(height, width) < 1 and not unknown):
         raise ValueError(f'image {number} has the name {name!r} and the size {width} x {height}')
     return Photo(number, name, height, width, tuple(people.get(number, ())))
 

@@ -137,7 +137,7 @@ class Bag:
     def parts(self, topics: Collection[Topic], most: int) -> list[Part]:
         """The bag in parts of about `most` messages of some topics: together they are `records`.
 
-        None if it was copied to be read: it would be copied again for each part.
+        There are none if it was copied to be read: it would be copied again for each part.
         """
         if self.copied:
             return []

@@ -265,15 +265,8 @@ def test_mistakes_end_the_run_once(few, tmp_path, monkeypatch, capsys, arguments
     assert said.count(named) == 1 and said.startswith('posenet: ')
 
 
-@pytest.mark.parametrize(
-    ('number', 'workers'),
-    [
-        (signal.SIGINT, ['--workers', '2']),
-        (signal.SIGTERM, []),
-        (signal.SIGKILL, []),
-        (signal.SIGKILL, ['--workers', '2']),
-    ],
-)
+@pytest.mark.parametrize('workers', [[], ['--workers', '2']])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_end_in_the_middle_loses_the_bags_in_hand(
     start, bag, tmp_path, astronaut, capsys, number, workers
 ):
