@@ -463,8 +463,8 @@ def test_unexpected_failure_of_a_transition_is_logged_and_survived(
     assert 'bogus' in node.output
     assert peer.spin_until(lambda: any('bogus' in s.message for s in found))
     assert found[-1].level == DiagnosticStatus.ERROR
-    # It went through on_error, which freed the model and gave up all topics.
-    assert state(peer) == State.PRIMARY_STATE_UNCONFIGURED
+    # It goes through on_error, which frees the model and gives up all topics.
+    assert wait_until(lambda: state(peer) == State.PRIMARY_STATE_UNCONFIGURED)
     assert peer.spin_until(
         lambda: (
             not peer.count_subscribers('/image_raw') and not peer.count_publishers(f'{NODE}/poses')
